@@ -1,0 +1,286 @@
+"""The contract between export and runtime: a directory, or the same files in one ``NAME.jirgee`` (a stored zip).
+
+    manifest.json     what the model is and the size and SHA-256 of every other file
+    manifest.sha256   the manifest's own hash, as ``sha256sum -c`` reads it
+    model.onnx        token ids -> logits
+    tokenizer file    as the manifest names it
+    report.json       how it compares with the checkpoint it came from
+    README.md         model card
+
+Only data, never code: nothing here is unpickled or executed, and every byte is verified before onnxruntime sees it.
+The format is written down in docs/bundle-format.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import BundleError, InputError
+from .tokens import TokenizerSpec
+
+FORMAT_VERSION = 1
+MANIFEST, MANIFEST_HASH, MODEL, REPORT, CARD = "manifest.json", "manifest.sha256", "model.onnx", "report.json", "README.md"
+PACKED_SUFFIX = ".jirgee"
+MAX_MANIFEST_BYTES = 1 << 20
+_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_PACKED_SEAL = re.compile(rb"sha256:[0-9a-f]{64}")  # the archive comment: hash of every byte before it
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle. ``Bundle.load`` is the way to get one; holding one means that every hash matched.
+
+    ``labels``: class names in logit order. ``inputs``: the graph's input names. ``max_tokens``: longest encoding.
+    ``temperature``: logits are divided by it before softmax. ``recipe``: how the weights are stored.
+    ``safe_on``: kinds of CPU on which the recipe keeps its accuracy (``any`` or ``int8_dot``).
+    ``tolerance``: largest change of a probability that other texts in the same batch may cause.
+    ``files``: name -> (size in bytes, SHA-256). ``provenance``: where the model came from, for people.
+    """
+
+    path: Path
+    version: int
+    labels: tuple[str, ...]
+    inputs: tuple[str, ...]
+    max_tokens: int
+    tokenizer: TokenizerSpec
+    recipe: str
+    safe_on: str
+    temperature: float
+    tolerance: float
+    files: Mapping[str, tuple[int, str]]
+    provenance: Mapping[str, Any]
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Bundle:
+        """Read and verify. Raises BundleError naming the file that is missing, damaged or not understood."""
+        path = Path(path)
+        with _Container.open(path) as container:
+            raw = container.read(MANIFEST, MAX_MANIFEST_BYTES)
+            if container.read(MANIFEST_HASH, 1024) != _hash_line(raw):
+                raise BundleError(f"{path}: {MANIFEST} does not match {MANIFEST_HASH}: the bundle is damaged; export it again")
+            bundle = _parse(path, raw)
+            container.check_names({MANIFEST, MANIFEST_HASH, *bundle.files})
+            for name, (size, sha256) in bundle.files.items():
+                if container.hash(name, size) != sha256:
+                    raise BundleError(f"{path}: {name} is damaged (its SHA-256 differs from the manifest's); export it again")
+        return bundle
+
+    def read(self, name: str) -> bytes:
+        """The verified bytes of one file of the bundle."""
+        size, sha256 = self.files[name]
+        with _Container.open(self.path) as container:
+            data = container.read(name, size)
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise BundleError(f"{self.path}: {name} changed since the bundle was loaded")
+        return data
+
+    def model(self) -> Path | bytes:
+        """What an onnxruntime session opens: the model's path, or its bytes where the bundle is one packed file."""
+        return self.read(MODEL) if self.path.is_file() else self.path / MODEL
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(size for size, _ in self.files.values())
+
+
+def write(out: str | os.PathLike[str], files: Mapping[str, bytes | Path], *, overwrite: bool = False, **fields: Any) -> Bundle:
+    """Write a bundle to ``out`` (a directory, or one file if it ends in ``.jirgee``) and load it back.
+
+    ``files``: name -> bytes, or a path to copy; must hold ``model.onnx`` and the tokenizer's file. ``fields``: those of
+    ``Bundle`` other than path, version and files. ``out`` appears whole or not at all.
+    """
+    out = Path(out)
+    check_free(out, overwrite)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        table = {}
+        for name, content in files.items():
+            data = content if isinstance(content, bytes) else content.read_bytes()
+            (staging / name).write_bytes(data)
+            table[name] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        fields["tokenizer"] = fields["tokenizer"].to_json()
+        manifest = {"format": "jirgee-bundle", "version": FORMAT_VERSION, **fields, "files": table}
+        raw = (json.dumps(manifest, ensure_ascii=False, indent=1) + "\n").encode()
+        (staging / MANIFEST).write_bytes(raw)
+        (staging / MANIFEST_HASH).write_bytes(_hash_line(raw))
+        staging.chmod(0o755)
+        if out.suffix == PACKED_SUFFIX:
+            packed = staging / "packed"
+            _pack(staging, [MANIFEST, MANIFEST_HASH, *table], packed)
+            Bundle.load(packed)
+            replace(packed, out)
+        else:
+            Bundle.load(staging)
+            replace(staging, out)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return Bundle.load(out)
+
+
+def check_free(out: Path, overwrite: bool) -> None:
+    """Raise InputError if ``out`` exists and may not be replaced."""
+    if out.exists() and not overwrite and not (out.is_dir() and not any(out.iterdir())):
+        raise InputError("exists already; pass --overwrite to replace it", out)
+
+
+def replace(new: Path, out: Path) -> None:
+    """Put ``new`` (a file or a directory on the same file system) in the place of ``out``."""
+    if out.is_dir() and not out.is_symlink():
+        old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
+        os.rename(out, old / out.name)
+        os.rename(new, out)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        os.replace(new, out)
+
+
+def _parse(path: Path, raw: bytes) -> Bundle:
+    """The manifest's bytes -> a Bundle whose files are not verified yet."""
+    try:
+        data = json.loads(raw)
+        if data["format"] != "jirgee-bundle":
+            raise BundleError(f"{path}: {MANIFEST} is not a jirgee bundle's")
+        if data["version"] != FORMAT_VERSION:
+            raise BundleError(
+                f"{path}: bundle format version {data['version']!r}; this jirgee reads version {FORMAT_VERSION}: "
+                "upgrade jirgee or export again"
+            )
+        files = {name: (entry["size"], entry["sha256"]) for name, entry in data["files"].items()}
+        bundle = Bundle(
+            path=path,
+            version=data["version"],
+            labels=tuple(data["labels"]),
+            inputs=tuple(data["inputs"]),
+            max_tokens=data["max_tokens"],
+            tokenizer=TokenizerSpec.from_json(data["tokenizer"]),
+            recipe=data["recipe"],
+            safe_on=data["safe_on"],
+            temperature=data["temperature"],
+            tolerance=data["tolerance"],
+            files=files,
+            provenance=data["provenance"],
+        )
+        sound = (
+            len(bundle.labels) >= 2
+            and len(set(bundle.labels)) == len(bundle.labels)
+            and all(isinstance(label, str) for label in bundle.labels)
+            and bundle.inputs[:1] == ("input_ids",)
+            and type(bundle.max_tokens) is int
+            and 0 < float(bundle.temperature) < float("inf")
+            and 0 <= float(bundle.tolerance) <= 1
+            and all(type(size) is int and size >= 0 and isinstance(sha, str) for size, sha in files.values())
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BundleError(f"{path}: {MANIFEST} is not understood: {type(error).__name__} {error}") from None
+    if not sound:
+        raise BundleError(f"{path}: {MANIFEST} holds a value out of its range")
+    if bad := [name for name in files if not _SAFE_NAME.fullmatch(name)]:
+        raise BundleError(f"{path}: {MANIFEST} names a file that a bundle may not hold: {bad[0]!r}")
+    for name in (MODEL, bundle.tokenizer.file):
+        if name not in files:
+            raise BundleError(f"{path}: {MANIFEST} lists no {name}")
+    return bundle
+
+
+class _Container:
+    """The files of a bundle by name, in a directory or in one packed file; bounded reads, no links followed."""
+
+    def __init__(self, path: Path, archive: zipfile.ZipFile | None):
+        self._path, self._archive = path, archive
+
+    @classmethod
+    def open(cls, path: Path) -> _Container:
+        if path.is_dir():
+            return cls(path, None)
+        if not path.exists():
+            raise BundleError(f"{path}: no such bundle; make one with: jirgee export CHECKPOINT -o {path}")
+        _check_seal(path)
+        try:
+            return cls(path, zipfile.ZipFile(path))
+        except (zipfile.BadZipFile, OSError) as error:
+            raise BundleError(f"{path}: not a bundle ({error})") from None
+
+    def __enter__(self) -> _Container:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._archive:
+            self._archive.close()
+
+    def check_names(self, wanted: set[str]) -> None:
+        """Packed files hold exactly the wanted names; a directory may hold more, which is never read."""
+        if self._archive and sorted(self._archive.namelist()) != sorted(wanted):
+            raise BundleError(f"{self._path}: holds other files than its manifest lists")
+
+    def _open(self, name: str, size: int | None, limit: int):
+        """A binary stream of ``name``, whose size is exactly ``size`` (where given) and at most ``limit``."""
+        try:
+            if self._archive:
+                info = self._archive.getinfo(name)
+                if info.compress_type != zipfile.ZIP_STORED:
+                    raise BundleError(f"{self._path}: {name} is compressed; a bundle stores its files")
+                found, stream = info.file_size, self._archive.open(info)
+            else:
+                file = self._path / name
+                if file.is_symlink():
+                    raise BundleError(f"{file}: is a link; a bundle holds only plain files")
+                found, stream = file.stat().st_size, file.open("rb")
+        except (OSError, KeyError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+            raise BundleError(f"{self._path}: no readable {name}: not a bundle, or a damaged one ({error})") from None
+        if found > limit or (size is not None and found != size):
+            stream.close()
+            raise BundleError(f"{self._path}: {name} has {found} bytes, which is not what the manifest says; export it again")
+        return stream
+
+    def read(self, name: str, limit: int) -> bytes:
+        with self._open(name, None, limit) as stream:
+            return stream.read()
+
+    def hash(self, name: str, size: int) -> str:
+        digest = hashlib.sha256()
+        with self._open(name, size, size) as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+        return digest.hexdigest()
+
+
+def _hash_line(manifest: bytes) -> bytes:
+    return f"{hashlib.sha256(manifest).hexdigest()}  {MANIFEST}\n".encode()
+
+
+def _pack(directory: Path, names: list[str], out: Path) -> None:
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+        for name in names:  # a fixed date: the same bundle packs to the same bytes
+            archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), (directory / name).read_bytes())
+        archive.comment = b"sha256:" + b"0" * 64
+    length = len(b"sha256:") + 64
+    body = out.read_bytes()[:-length]
+    out.write_bytes(body + b"sha256:" + hashlib.sha256(body).hexdigest().encode())
+
+
+def _check_seal(path: Path) -> None:
+    """The archive comment seals the whole file, its zip headers included."""
+    length = len(b"sha256:") + 64
+    digest, remaining = hashlib.sha256(), path.stat().st_size - length
+    with path.open("rb") as stream:
+        while remaining > 0:
+            block = stream.read(min(1 << 20, remaining))
+            if not block:
+                break
+            digest.update(block)
+            remaining -= len(block)
+        seal = stream.read()
+    if not _PACKED_SEAL.fullmatch(seal) or seal[7:].decode() != digest.hexdigest():
+        raise BundleError(f"{path}: not a bundle, or a damaged one (its seal does not match its bytes); export or copy it again")

@@ -1,0 +1,112 @@
+"""What a checkpoint directory says of its texts: the tokenizer, the token limit, the temperature.
+
+The contract between training and export, which meet only in files. ``jirgee train`` writes ``jirgee.json`` beside the
+ordinary Hugging Face files; a directory without it (somebody else's model, the layout of mn-tweet-bert) is understood
+from the files that it has. Nothing here needs PyTorch.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from .errors import InputError
+from .tokens import TokenizerSpec
+
+SETTINGS = "jirgee.json"
+DEFAULT_MAX_TOKENS = 128
+
+
+@dataclass(frozen=True)
+class Settings:
+    """``tokenizer``: with ``tokenizer.file`` in the directory. ``temperature``: logits are divided by it."""
+
+    tokenizer: TokenizerSpec
+    max_tokens: int = DEFAULT_MAX_TOKENS
+    temperature: float = 1.0
+
+    def write(self, directory: Path) -> None:
+        data = {"format": 1, "tokenizer": self.tokenizer.to_json(), "max_tokens": self.max_tokens, "temperature": self.temperature}
+        (directory / SETTINGS).write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_settings(directory: Path) -> Settings:
+    """Settings of a checkpoint or base. Raises InputError if the directory holds no tokenizer that jirgee knows."""
+    if (directory / SETTINGS).is_file():
+        data = read_json(directory / SETTINGS)
+        try:
+            return Settings(TokenizerSpec.from_json(data["tokenizer"]), data["max_tokens"], data["temperature"])
+        except KeyError as error:
+            raise InputError(f"has no {error}; train again", directory / SETTINGS) from None
+    for name, lower in (("mn_uncased.model", True), ("mn_cased.model", False)):
+        if (directory / name).is_file():
+            return Settings(_bert_pieces(directory / name, lower))
+    config = directory / "tokenizer_config.json"
+    data = read_json(config) if config.is_file() else {}
+    kind = str(data.get("tokenizer_class", "")).removesuffix("Fast")
+    if kind in ("XLMRobertaTokenizer", "CamembertTokenizer") and (directory / "sentencepiece.bpe.model").is_file():
+        return Settings(_xlmr_pieces(directory / "sentencepiece.bpe.model"))
+    if kind == "AlbertTokenizer" and (directory / "spiece.model").is_file():
+        return Settings(_bert_pieces(directory / "spiece.model", bool(data.get("do_lower_case", False))))
+    raise InputError(
+        "holds no tokenizer that jirgee reads (mn_uncased.model, sentencepiece.bpe.model with XLMRobertaTokenizer, "
+        "spiece.model with AlbertTokenizer)",
+        directory,
+    )
+
+
+def read_labels(directory: Path) -> list[str] | None:
+    """Label names in logit order from ``config.json``; None if it has none."""
+    config = directory / "config.json"
+    names = read_json(config).get("id2label") if config.is_file() else None
+    return [names[key] for key in sorted(names, key=int)] if names else None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file. Raises InputError."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot be read as JSON ({error})", path) from None
+    if not isinstance(data, dict):
+        raise InputError("is not a JSON object", path)
+    return data
+
+
+def _pieces(model: Path) -> Any:
+    from sentencepiece import SentencePieceProcessor
+
+    try:
+        return SentencePieceProcessor(model_file=str(model))
+    except (RuntimeError, OSError) as error:
+        raise InputError(f"is not a SentencePiece model ({error})", model) from None
+
+
+def _xlmr_pieces(model: Path) -> TokenizerSpec:
+    """fairseq's layout: ``<s>`` 0, ``<pad>`` 1, ``</s>`` 2, ``<unk>`` 3, every other piece id + 1, ``<mask>`` last."""
+    last = _pieces(model).get_piece_size()
+    return TokenizerSpec("sentencepiece", model.name, 3, 1, (0,), (2,), offset=1, mask_id=last + 1)
+
+
+def _bert_pieces(model: Path, lower: bool) -> TokenizerSpec:
+    """tugstugi/mongolian-bert: piece ids are embedding rows, ``[CLS]`` and ``[SEP]`` are pieces, unknown is 0."""
+    pieces = _pieces(model)
+
+    def row(*names: str) -> int:
+        found = [pieces.piece_to_id(name) for name in names if pieces.piece_to_id(name) != pieces.unk_id()]
+        if not found:
+            raise InputError(f"has no piece {names[0]}", model)
+        return found[0]
+
+    spec = TokenizerSpec(
+        kind="sentencepiece",
+        file=model.name,
+        unk_id=pieces.unk_id(),
+        pad_id=row("[PAD]", "<pad>"),
+        prefix=(row("[CLS]"),),
+        suffix=(row("[SEP]"),),
+        mask_id=row("[MASK]"),
+    )
+    return replace(spec, normalise=("lower",)) if lower else spec

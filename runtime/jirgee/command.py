@@ -1,0 +1,39 @@
+"""What a subcommand is. The runtime's own are in ``cli.py``; the stages add theirs by the entry-point group
+``jirgee.commands``, whose entries are ``Command`` objects in modules that import nothing heavy."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+from .errors import MissingPackage
+
+
+@dataclass(frozen=True)
+class Command:
+    """``add_arguments`` fills the parser; ``run`` does the work and returns the exit code.
+
+    ``extra``: the extra of the distribution that installs what ``run`` needs, and ``needs``: the modules whose absence
+    means that it is not installed.
+    """
+
+    help: str
+    add_arguments: Callable[[ArgumentParser], None]
+    run: Callable[[Namespace], int]
+    extra: str = ""
+    needs: tuple[str, ...] = ()
+    epilog: str = ""
+
+    def missing(self) -> str | None:
+        """The first needed module that is not installed."""
+        return next((module for module in self.needs if find_spec(module) is None), None)
+
+    def check(self, name: str) -> None:
+        """Raise MissingPackage, with the command that mends it, unless everything needed is installed."""
+        if module := self.missing():
+            raise MissingPackage(f"jirgee {name} needs {module}, which is not installed; run: {self.install_line()}")
+
+    def install_line(self) -> str:
+        return f"pip install 'jirgee[{self.extra}]'"

