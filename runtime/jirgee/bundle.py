@@ -29,7 +29,13 @@ from .errors import BundleError, InputError
 from .tokens import TokenizerSpec
 
 FORMAT_VERSION = 1
-MANIFEST, MANIFEST_HASH, MODEL, REPORT, CARD = "manifest.json", "manifest.sha256", "model.onnx", "report.json", "README.md"
+MANIFEST, MANIFEST_HASH, MODEL, REPORT, CARD = (
+    "manifest.json",
+    "manifest.sha256",
+    "model.onnx",
+    "report.json",
+    "README.md",
+)
 PACKED_SUFFIX = ".jirgee"
 MAX_MANIFEST_BYTES = 1 << 20
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -67,12 +73,16 @@ class Bundle:
         with _Container.open(path) as container:
             raw = container.read(MANIFEST, MAX_MANIFEST_BYTES)
             if container.read(MANIFEST_HASH, 1024) != _hash_line(raw):
-                raise BundleError(f"{path}: {MANIFEST} does not match {MANIFEST_HASH}: the bundle is damaged; export it again")
+                raise BundleError(
+                    f"{path}: {MANIFEST} does not match {MANIFEST_HASH}: the bundle is damaged; export it again"
+                )
             bundle = _parse(path, raw)
             container.check_names({MANIFEST, MANIFEST_HASH, *bundle.files})
             for name, (size, sha256) in bundle.files.items():
                 if container.hash(name, size) != sha256:
-                    raise BundleError(f"{path}: {name} is damaged (its SHA-256 differs from the manifest's); export it again")
+                    raise BundleError(
+                        f"{path}: {name} is damaged (its SHA-256 differs from the manifest's); export it again"
+                    )
         return bundle
 
     def read(self, name: str) -> bytes:
@@ -94,7 +104,9 @@ class Bundle:
         return sum(size for size, _ in self.files.values())
 
 
-def write(out: str | os.PathLike[str], files: Mapping[str, bytes | Path], *, overwrite: bool = False, **fields: Any) -> Bundle:
+def write(
+    out: str | os.PathLike[str], files: Mapping[str, bytes | Path], *, overwrite: bool = False, **fields: Any
+) -> Bundle:
     """Write a bundle to ``out`` (a directory, or one file if it ends in ``.jirgee``) and load it back.
 
     ``files``: name -> bytes, or a path to copy; must hold ``model.onnx`` and the tokenizer's file. ``fields``: those of
@@ -241,7 +253,9 @@ class _Container:
             raise BundleError(f"{self._path}: no readable {name}: not a bundle, or a damaged one ({error})") from None
         if found > limit or (size is not None and found != size):
             stream.close()
-            raise BundleError(f"{self._path}: {name} has {found} bytes, which is not what the manifest says; export it again")
+            raise BundleError(
+                f"{self._path}: {name} has {found} bytes, which is not what the manifest says; export it again"
+            )
         return stream
 
     def read(self, name: str, limit: int) -> bytes:
@@ -283,4 +297,6 @@ def _check_seal(path: Path) -> None:
             remaining -= len(block)
         seal = stream.read()
     if not _PACKED_SEAL.fullmatch(seal) or seal[7:].decode() != digest.hexdigest():
-        raise BundleError(f"{path}: not a bundle, or a damaged one (its seal does not match its bytes); export or copy it again")
+        raise BundleError(
+            f"{path}: not a bundle, or a damaged one (its seal does not match its bytes); export or copy it again"
+        )

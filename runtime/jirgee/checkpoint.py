@@ -28,7 +28,12 @@ class Settings:
     temperature: float = 1.0
 
     def write(self, directory: Path) -> None:
-        data = {"format": 1, "tokenizer": self.tokenizer.to_json(), "max_tokens": self.max_tokens, "temperature": self.temperature}
+        data = {
+            "format": 1,
+            "tokenizer": self.tokenizer.to_json(),
+            "max_tokens": self.max_tokens,
+            "temperature": self.temperature,
+        }
         (directory / SETTINGS).write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -28,7 +28,13 @@ class Command:
 
     def missing(self) -> str | None:
         """The first needed module that is not installed."""
-        return next((module for module in self.needs if find_spec(module) is None), None)
+        for module in self.needs:
+            try:
+                if find_spec(module) is None:
+                    return module
+            except ModuleNotFoundError:  # a parent package is absent
+                return module
+        return None
 
     def check(self, name: str) -> None:
         """Raise MissingPackage, with the command that mends it, unless everything needed is installed."""

@@ -36,7 +36,9 @@ class Labelled:
         index = {name: i for i, name in enumerate(classes)}
         for label, (path, line) in zip(self.labels, self.where, strict=True):
             if label not in index:
-                raise InputError(f"unknown label {label!r}; the model's are {', '.join(map(repr, classes))}", path, line)
+                raise InputError(
+                    f"unknown label {label!r}; the model's are {', '.join(map(repr, classes))}", path, line
+                )
         return np.array([index[label] for label in self.labels], dtype=np.int64)
 
 

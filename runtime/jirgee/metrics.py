@@ -25,7 +25,9 @@ def expected_calibration_error(probs: np.ndarray, gold: np.ndarray, bins: int = 
     """
     confidence, hit = probs.max(axis=1), probs.argmax(axis=1) == gold
     index = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = [abs(confidence[index == b].mean() - hit[index == b].mean()) * (index == b).mean() for b in set(index.tolist())]
+    gaps = [
+        abs(confidence[index == b].mean() - hit[index == b].mean()) * (index == b).mean() for b in set(index.tolist())
+    ]
     return float(sum(gaps))
 
 

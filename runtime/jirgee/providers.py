@@ -39,9 +39,8 @@ def choose_device(device: str) -> str:
 def why_no_cuda() -> str | None:
     """Why CUDA cannot be used here, with the remedy; None if it looks usable."""
     if DEVICES["cuda"][0] not in onnxruntime().get_available_providers():
-        return (
-            "this onnxruntime is the CPU build; run: pip uninstall -y onnxruntime && pip install 'jirgee[gpu]'"
-            + ("" if _has_driver() else ", and install an NVIDIA driver (no libcuda was found)")
+        return "this onnxruntime is the CPU build; run: pip uninstall -y onnxruntime && pip install 'jirgee[gpu]'" + (
+            "" if _has_driver() else ", and install an NVIDIA driver (no libcuda was found)"
         )
     if not _has_driver():
         return "no NVIDIA driver (libcuda was not found); install one, or use --device cpu"

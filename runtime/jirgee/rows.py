@@ -25,10 +25,11 @@ MAX_RECORD_BYTES = 1 << 20  # a longer record is rejected, not read: no tweet ha
 
 @dataclass(frozen=True)
 class Row:
-    """``record``: column -> value as read. ``line``: 1-based line its record starts on."""
+    """``record``: column -> value as read. ``line``: 1-based line it starts on. ``offset``: its byte in the file."""
 
     record: dict[str, Any]
     line: int
+    offset: int
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,17 @@ class Reject:
     offset: int
     reason: str
     raw: bytes
+
+    def to_json(self, path: Path) -> dict[str, Any]:
+        """A line of a rejects file; bytes that are not UTF-8 are shown as ``\\xNN``."""
+        raw = self.raw.decode("utf-8", "backslashreplace")
+        return {
+            "file": str(path),
+            "line": self.line,
+            "offset": self.offset,
+            "reason": self.reason,
+            "raw": raw,
+        }
 
 
 @dataclass(frozen=True)
@@ -133,7 +145,9 @@ def _decoded(path: Path, stream: IO[bytes], quoted: bool = False) -> Iterator[tu
             yield record, text
 
 
-def _read_table(path: Path, stream: IO[bytes], split: Callable[[str], list[str]], quoted: bool) -> Iterator[Row | Reject]:
+def _read_table(
+    path: Path, stream: IO[bytes], split: Callable[[str], list[str]], quoted: bool
+) -> Iterator[Row | Reject]:
     header: list[str] | None = None
     for item in _decoded(path, stream, quoted):
         if isinstance(item, Reject):
@@ -157,7 +171,7 @@ def _read_table(path: Path, stream: IO[bytes], split: Callable[[str], list[str]]
             reason = f"{len(cells)} columns where the header has {len(header)}"
             yield Reject(record.line, record.offset, reason, record.raw[:4096])
         else:
-            yield Row(dict(zip(header, cells, strict=True)), record.line)
+            yield Row(dict(zip(header, cells, strict=True)), record.line, record.offset)
     if header is None:
         raise InputError("the file is empty", path)
 
@@ -185,14 +199,14 @@ def _read_jsonl(path: Path, stream: IO[bytes]) -> Iterator[Row | Reject]:
             yield Reject(record.line, record.offset, f"not JSON ({error})", record.raw[:4096])
             continue
         if isinstance(value, dict):
-            yield Row(value, record.line)
+            yield Row(value, record.line, record.offset)
         else:
             yield Reject(record.line, record.offset, "not a JSON object", record.raw[:4096])
 
 
 def _read_text(path: Path, stream: IO[bytes]) -> Iterator[Row | Reject]:
     for item in _decoded(path, stream):
-        yield item if isinstance(item, Reject) else Row({"text": item[1]}, item[0].line)
+        yield item if isinstance(item, Reject) else Row({"text": item[1]}, item[0].line, item[0].offset)
 
 
 # --- writing -----------------------------------------------------------------------------------------------------
@@ -205,6 +219,7 @@ class Sink:
         """``columns``: of a table; by default those of the first row. Raises InputError if nothing can be written there."""
         self.path = Path(path)
         self._format = format_of(path, format)
+        self.nested = self._format == "jsonl"  # whether a cell can hold an object
         if FORMATS[self._format].write is None:
             raise InputError(f"{self._format} cannot be written; choose csv, tsv or jsonl", path)
         self._partial = self.path.with_name(f".{self.path.name}.partial")
@@ -279,7 +294,9 @@ def _write_tsv(text: IO[str], columns: list[str]) -> Callable[[dict[str, Any]], 
             raise ValueError(f"a row has the column {min(extra)!r}, which the first row had not; write JSONL instead")
         cells = [_cell(row.get(name, "")) for name in columns]
         if any("\t" in cell or "\n" in cell or "\r" in cell for cell in cells):
-            raise ValueError("a text holds a tab or a line break, which TSV has no form for; write CSV or JSONL instead")
+            raise ValueError(
+                "a text holds a tab or a line break, which TSV has no form for; write CSV or JSONL instead"
+            )
         text.write("\t".join(cells) + "\n")
 
     return write

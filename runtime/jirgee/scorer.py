@@ -31,9 +31,7 @@ TOKEN_BUDGET = {"cpu": 512, "cuda": 16384}  # tokens of one batch, padding inclu
 
 @dataclass(frozen=True)
 class Scores:
-    """``probs``: float32 [n, k], rows sum to 1. ``classes``: k names. ``truncated``: bool [n], texts cut to the limit.
-
-    """
+    """``probs``: float32 [n, k], rows sum to 1. ``classes``: k names. ``truncated``: bool [n], texts cut to the limit."""
 
     probs: np.ndarray
     classes: list[str]
@@ -132,7 +130,9 @@ class Scorer:
         except Exception as error:  # onnxruntime raises its own classes, one per status code
             text = " ".join(str(error).split())
             hint = "; lower the token budget" if "alloc" in text.lower() or "memory" in text.lower() else ""
-            raise MachineError(f"onnxruntime failed on {len(ids)} texts of {batch.width} tokens: {text}{hint}") from error
+            raise MachineError(
+                f"onnxruntime failed on {len(ids)} texts of {batch.width} tokens: {text}{hint}"
+            ) from error
         return softmax(logits, self.bundle.temperature)
 
     def close(self) -> None:

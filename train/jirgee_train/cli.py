@@ -41,7 +41,9 @@ def _add_arguments(parser: ArgumentParser) -> None:
     defaults = Recipe()
     for name, kind in TYPES.items():
         default = "" if name == "base" else f" (default {getattr(defaults, name)})"
-        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar=kind.__name__.upper(), help=HELP[name] + default)
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=kind, metavar=kind.__name__.upper(), help=HELP[name] + default
+        )
 
 
 def _run(args: Namespace) -> int:
@@ -67,7 +69,9 @@ def _run(args: Namespace) -> int:
     spec = read_settings(base).tokenizer
     limit = model.position_limit(base)
     if recipe.max_tokens > limit:
-        raise InputError(f"max_tokens {recipe.max_tokens} is more than the {limit} positions of {recipe.base}; lower --max-tokens")
+        raise InputError(
+            f"max_tokens {recipe.max_tokens} is more than the {limit} positions of {recipe.base}; lower --max-tokens"
+        )
     settings = Settings(spec, recipe.max_tokens)
     set_seed(recipe.seed)
     classifier = model.load_classifier(base, data.classes)
@@ -89,7 +93,9 @@ def _run(args: Namespace) -> int:
     print(f"{'':24}{'accuracy':>10}{'macro F1':>10}")
     print(f"{'TF-IDF + logistic':24}{baseline['accuracy']:10.4f}{baseline['macro_f1']:10.4f}")
     print(f"{'fine-tuned':24}{results['accuracy']:10.4f}{results['macro_f1']:10.4f}")
-    print(f"{args.output}: {results['global_step']} steps in {results['seconds']:.0f} s; judged on {results['dev_rows']} dev rows")
+    print(
+        f"{args.output}: {results['global_step']} steps in {results['seconds']:.0f} s; judged on {results['dev_rows']} dev rows"
+    )
     return 0
 
 

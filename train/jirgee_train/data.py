@@ -62,7 +62,10 @@ def hold_out(rows: Labelled, share: float, seed: int) -> tuple[Labelled, Labelle
     held: set[int] = set()
     for label, by_text in sorted(groups.items()):
         if len(by_text) < 2:
-            raise InputError(f"label {label!r} has one distinct text; at least two are needed to hold one out", rows.where[0][0])
+            raise InputError(
+                f"label {label!r} has one distinct text; at least two are needed to hold one out",
+                rows.where[0][0],
+            )
         texts = sorted(by_text)
         rng.shuffle(texts)
         for text in texts[: max(1, min(len(texts) - 1, round(share * len(texts))))]:

@@ -148,8 +148,8 @@ def read(path: Path) -> E5Small:
 
 def _parse(path: Path, data: np.ndarray) -> E5Small:
     view = data.data
-    _, _, width, layers, heads, ffn_width, rows, positions, token_types, epsilon, _, n, *_, size = (
-        _HEADER.unpack_from(view)
+    _, _, width, layers, heads, ffn_width, rows, positions, token_types, epsilon, _, n, *_, size = _HEADER.unpack_from(
+        view
     )
     at = _HEADER.size
     bounds = np.frombuffer(view, "<u4", n + 1, at).tolist()

@@ -39,7 +39,15 @@ class Fitted:
     history: list[dict[str, Any]]
 
 
-def fit(model: PreTrainedModel, data: Dataset, settings: Settings, recipe: Recipe, base: Path, work: Path, quiet: bool) -> Fitted:
+def fit(
+    model: PreTrainedModel,
+    data: Dataset,
+    settings: Settings,
+    recipe: Recipe,
+    base: Path,
+    work: Path,
+    quiet: bool,
+) -> Fitted:
     """Fine-tune ``model`` in place; ``work``: a directory for the epochs' weights.
 
     AdamW, linear warm-up then linear decay, batches of similar length padded to their longest; the epoch with the best
@@ -108,7 +116,9 @@ def load_tokenizer(settings: Settings, directory: Path) -> Tokenizer:
 
 
 @torch.inference_mode()
-def predict(model: PreTrainedModel, settings: Settings, directory: Path, texts: Sequence[str], budget: int = 2048) -> np.ndarray:
+def predict(
+    model: PreTrainedModel, settings: Settings, directory: Path, texts: Sequence[str], budget: int = 2048
+) -> np.ndarray:
     """Logits float32 [n, k] of ``texts`` in PyTorch, in sorted batches of at most ``budget`` tokens."""
     model.eval()
     encoded = load_tokenizer(settings, directory).encode(texts)
@@ -141,7 +151,11 @@ def _collator(pad_id: int):
         encoded = Encoded(flat, np.concatenate(([0], np.cumsum(lengths))), np.zeros(len(rows), dtype=bool))
         ids, mask = encoded.padded(np.arange(len(rows)), max(lengths), pad_id)
         labels = torch.tensor([row["labels"] for row in rows])
-        return {"input_ids": torch.from_numpy(ids).long(), "attention_mask": torch.from_numpy(mask).long(), "labels": labels}
+        return {
+            "input_ids": torch.from_numpy(ids).long(),
+            "attention_mask": torch.from_numpy(mask).long(),
+            "labels": labels,
+        }
 
     return collate
 

@@ -13,14 +13,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification, PreTrainedModel
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertForSequenceClassification,
+    PreTrainedModel,
+)
 
 from jirgee.checkpoint import Settings, read_json
 from jirgee.errors import InputError
 
 # Names that older checkpoints gave to the same tensors.
 RENAMED = ((".gamma", ".weight"), (".beta", ".bias"))
-TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json", "tokenizer.json", "added_tokens.json", "vocab.txt")
+TOKENIZER_FILES = (
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "added_tokens.json",
+    "vocab.txt",
+)
 ALBERT_TOKENIZER = {
     "tokenizer_class": "AlbertTokenizer",
     "keep_accents": True,
@@ -41,12 +52,19 @@ def load_classifier(directory: Path, classes: list[str]) -> PreTrainedModel:
 
     Raises InputError if the weights are not there or are not this architecture's.
     """
-    names: dict[str, Any] = {"id2label": dict(enumerate(classes)), "label2id": {name: i for i, name in enumerate(classes)}}
+    names: dict[str, Any] = {
+        "id2label": dict(enumerate(classes)),
+        "label2id": {name: i for i, name in enumerate(classes)},
+    }
     if not (directory / "config.json").is_file():
         return _load_original(directory, names)
     try:
         model, info = AutoModelForSequenceClassification.from_pretrained(
-            directory, num_labels=len(classes), ignore_mismatched_sizes=True, output_loading_info=True, **names
+            directory,
+            num_labels=len(classes),
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **names,
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise InputError(f"cannot be loaded as a model: {str(error).splitlines()[0]}", directory) from None
@@ -117,7 +135,10 @@ def _fitted(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor], pat
         elif candidate is None:
             raise InputError(f"lacks {name}", path)
         else:
-            raise InputError(f"{name} has shape {list(candidate.shape)} where bert_config.json says {list(tensor.shape)}", path)
+            raise InputError(
+                f"{name} has shape {list(candidate.shape)} where bert_config.json says {list(tensor.shape)}",
+                path,
+            )
     return result
 
 

@@ -52,7 +52,9 @@ class Recipe:
         return "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in asdict(self).items())
 
 
-TYPES: dict[str, type] = {field.name: {"str": str, "int": int, "float": float}[str(field.type)] for field in fields(Recipe)}
+TYPES: dict[str, type] = {
+    field.name: {"str": str, "int": int, "float": float}[str(field.type)] for field in fields(Recipe)
+}
 
 
 def read_recipe(path: Path | None, **flags: Any) -> Recipe:
@@ -72,6 +74,8 @@ def read_recipe(path: Path | None, **flags: Any) -> Recipe:
     for name, value in values.items():
         if name not in TYPES:
             raise InputError(f"unknown key {name!r}; a recipe has {', '.join(TYPES)}", path)
-        if isinstance(value, bool) or not isinstance(value, (TYPES[name], int) if TYPES[name] is float else TYPES[name]):
+        if isinstance(value, bool) or not isinstance(
+            value, (TYPES[name], int) if TYPES[name] is float else TYPES[name]
+        ):
             raise InputError(f"{name} = {value!r}: a {TYPES[name].__name__} is wanted", path)
     return replace(Recipe(**values), **{name: value for name, value in flags.items() if value is not None})

@@ -44,7 +44,9 @@ def eval_results(fitted: Fitted, data: Dataset) -> dict[str, Any]:
         "global_step": fitted.global_step,
         "loss": fitted.train_loss,
         **original_metrics(figures, data.classes),
-        "baseline_tfidf": {name: value for name, value in tfidf_baseline(data).items() if name in ("accuracy", "macro_f1")},
+        "baseline_tfidf": {
+            name: value for name, value in tfidf_baseline(data).items() if name in ("accuracy", "macro_f1")
+        },
         "train_rows": len(data.train),
         "dev_rows": len(data.dev),
         "seconds": round(fitted.seconds, 1),

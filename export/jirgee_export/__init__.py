@@ -1,0 +1,1 @@
+"""jirgee_export: a checkpoint -> an optimised, quantised, verified bundle."""

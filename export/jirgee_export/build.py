@@ -1,0 +1,177 @@
+"""checkpoint -> graph -> fused -> quantised -> verified -> bundle: the steps in order, and nothing written on failure."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from json import dumps
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import ModelProto
+
+from jirgee.bench import probe_texts
+from jirgee.bundle import CARD, MODEL, REPORT, Bundle, write
+from jirgee.checkpoint import read_labels, read_settings
+from jirgee.errors import GateError
+from jirgee.labelled import read_labelled
+from jirgee.machine import describe
+
+from .graph import export_graph, load_model
+from .optimise import optimise
+from .quantise import RECIPES
+from .verify import Comparison, Limits, compare, reference_probs
+
+GRAPH_TOLERANCE = 1e-3  # of a probability: the fused fp32 graph is the checkpoint itself
+
+
+@dataclass(frozen=True)
+class Built:
+    """The written bundle, and each recipe that was tried with what it lost (in order)."""
+
+    bundle: Bundle
+    tried: dict[str, tuple[Comparison, list[str]]]
+
+
+def build(
+    checkpoint: Path,
+    out: Path,
+    recipe: str = "auto",
+    data: Path | None = None,
+    limits: Limits | None = None,
+    overwrite: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> Built:
+    """Export ``checkpoint`` to ``out``. ``recipe``: a row of RECIPES, or ``auto``: the first that passes the gate.
+
+    ``data``: labelled held-out rows for the gate. Raises GateError, with every limit that was exceeded, if no recipe
+    passes; then nothing is written.
+    """
+    limits = limits or Limits()
+    settings = read_settings(checkpoint)
+    tokenizer_file = checkpoint / settings.tokenizer.file
+    model = load_model(checkpoint)
+    labels = read_labels(checkpoint) or [f"LABEL_{i}" for i in range(model.config.num_labels)]
+    if data:
+        held_out = read_labelled(data)
+        texts, gold = held_out.texts, held_out.indices(labels)
+    else:
+        texts, gold = probe_texts(tokenizer_file.read_bytes(), count=200), None
+    reference = reference_probs(model, settings, tokenizer_file.read_bytes(), texts)
+
+    with tempfile.TemporaryDirectory(prefix="jirgee-export-") as work:
+        say("exporting the graph")
+        export_graph(model, Path(work) / "graph.onnx")
+        fused = optimise(Path(work) / "graph.onnx", model.config)
+
+        def trial(name: str) -> tuple[Bundle, Comparison]:
+            stored = RECIPES[name].apply(_copy(fused))
+            files: dict[str, bytes | Path] = {
+                MODEL: stored.SerializeToString(),
+                tokenizer_file.name: tokenizer_file,
+            }
+            fields = dict(
+                labels=labels,
+                inputs=[value.name for value in stored.graph.input],
+                max_tokens=settings.max_tokens,
+                tokenizer=settings.tokenizer,
+                recipe=name,
+                safe_on=RECIPES[name].safe_on,
+                temperature=settings.temperature,
+                tolerance=0.0,
+                provenance=_provenance(checkpoint, data),
+            )
+            bundle = write(Path(work) / f"trial-{name}", files, **fields)
+            return bundle, compare(bundle, texts, reference, gold)
+
+        _, exact = trial("fp32")
+        if exact.max_change > GRAPH_TOLERANCE:
+            raise GateError(
+                f"the exported fp32 graph differs from the checkpoint by {exact.max_change:.2g} in a probability (limit "
+                f"{GRAPH_TOLERANCE:g}): the exporter does not fit this model; nothing was written"
+            )
+        tried: dict[str, tuple[Comparison, list[str]]] = {}
+        for name in RECIPES if recipe == "auto" else [recipe]:
+            say(f"quantising and verifying: {name}")
+            bundle, comparison = trial(name)
+            failures = comparison.failures(limits)
+            tried[name] = (comparison, failures)
+            if not failures:
+                return Built(_finish(bundle, comparison, tried, limits, data, out, overwrite), tried)
+    lines = "; ".join(f"{name}: {', '.join(failures)}" for name, (_, failures) in tried.items())
+    raise GateError(f"refused, nothing was written: {lines}; try --recipe auto, or raise the limit if you can bear it")
+
+
+def _finish(
+    trial: Bundle,
+    comparison: Comparison,
+    tried: dict[str, tuple[Comparison, list[str]]],
+    limits: Limits,
+    data: Path | None,
+    out: Path,
+    overwrite: bool,
+) -> Bundle:
+    report = {
+        "gate": {"limits": vars(limits), "data": data.name if data else None, "passed": True},
+        "recipes": {name: found.to_json() | {"failures": failures} for name, (found, failures) in tried.items()},
+        "machine": describe(),
+    }
+    files: dict[str, bytes | Path] = {name: trial.path / name for name in trial.files}
+    files[REPORT] = (dumps(report, indent=1, ensure_ascii=False) + "\n").encode()
+    files[CARD] = _card(trial, comparison, data).encode()
+    fields = {
+        name: getattr(trial, name) for name in ("labels", "inputs", "max_tokens", "tokenizer", "recipe", "safe_on")
+    }
+    fields["provenance"] = dict(trial.provenance)
+    tolerance = float(np.ceil(comparison.batch_effect * 1000 + 1) / 1000)
+    return write(
+        out,
+        files,
+        overwrite=overwrite,
+        temperature=trial.temperature,
+        tolerance=min(tolerance, 1.0),
+        **fields,
+    )
+
+
+def _copy(model: ModelProto) -> ModelProto:
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    return copied
+
+
+def _provenance(checkpoint: Path, data: Path | None) -> dict[str, Any]:
+    packages = ("jirgee", "torch", "transformers", "optimum", "onnx", "onnxruntime", "sentencepiece")
+    return {
+        "checkpoint": checkpoint.name,
+        "data": data.name if data else None,
+        "versions": {name: version(name) for name in packages},
+    }
+
+
+def _card(bundle: Bundle, comparison: Comparison, data: Path | None) -> str:
+    lines = [
+        f"# {', '.join(bundle.labels)}",
+        "",
+        f"A text classifier with {len(bundle.labels)} labels, exported by jirgee with the recipe `{bundle.recipe}` "
+        f"({RECIPES[bundle.recipe].about}).",
+        "",
+        "```",
+        "jirgee score BUNDLE texts.csv -o scored.csv",
+        "```",
+        "",
+        f"Compared with its checkpoint in PyTorch fp32 on {comparison.texts} "
+        + (f"held-out texts of {data.name}:" if data else "strings of random pieces (no labelled data was given):"),
+        "",
+        f"- labels that differ: {comparison.flips}",
+        f"- change of a probability: mean {comparison.mean_change:.4f}, largest {comparison.max_change:.4f}",
+        f"- change of a probability by other texts in the batch: at most {comparison.batch_effect:.4f} seen",
+    ]
+    if comparison.accuracy and comparison.macro_f1:
+        lines.append(f"- accuracy: {comparison.accuracy[0]:.4f} -> {comparison.accuracy[1]:.4f}")
+        lines.append(f"- macro F1: {comparison.macro_f1[0]:.4f} -> {comparison.macro_f1[1]:.4f}")
+    return "\n".join(lines) + "\n"

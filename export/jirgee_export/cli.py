@@ -1,0 +1,76 @@
+"""``jirgee export``: parses, calls, prints. Imports PyTorch and onnx only when it runs."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from jirgee.bundle import check_free
+from jirgee.command import Command
+from jirgee.errors import InputError
+
+RECIPE_NAMES = (
+    "auto",
+    "int8",
+    "int8-mixed",
+    "fp32",
+)  # auto and the rows of quantise.RECIPES (a test holds them equal)
+
+
+def _add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("checkpoint", type=Path, help="a fine-tuned directory, as jirgee train writes it")
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="BUNDLE", help="directory, or NAME.jirgee")
+    parser.add_argument("--recipe", choices=RECIPE_NAMES, default="auto", help="auto: the fastest that passes the gate")
+    parser.add_argument("--data", type=Path, metavar="DEV_FILE", help="labelled held-out rows for the gate")
+    parser.add_argument(
+        "--max-drop", type=float, default=0.5, metavar="POINTS", help="accuracy it may lose (default 0.5)"
+    )
+    parser.add_argument(
+        "--max-flips", type=float, default=1.0, metavar="PERCENT", help="labels it may change (default 1)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def _run(args: Namespace) -> int:
+    check_free(args.output, args.overwrite)
+    for path in filter(None, (args.checkpoint, args.data)):
+        if not path.exists():
+            raise InputError("no such file or directory", path)
+
+    def say(line: str) -> None:
+        if not args.quiet:
+            print(line, file=sys.stderr)
+
+    logging.disable(logging.WARNING)  # exporters warn of what verify.py measures
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    from .build import build
+    from .verify import Limits
+
+    if not args.data:
+        say("no --data: labels cannot be checked on real texts, only on strings of random pieces")
+    limits = Limits(args.max_drop, args.max_flips)
+    built = build(args.checkpoint, args.output, args.recipe, args.data, limits, args.overwrite, say)
+    print(f"{'recipe':12}{'flips':>12}{'accuracy':>18}{'mean change':>13}{'batch effect':>14}  gate")
+    for name, (found, failures) in built.tried.items():
+        accuracy = f"{found.accuracy[0]:.4f} -> {found.accuracy[1]:.4f}" if found.accuracy else "-"
+        verdict = "; ".join(failures) or "passed"
+        flips = f"{found.flips} of {found.texts}"
+        print(f"{name:12}{flips:>12}{accuracy:>18}{found.mean_change:13.4f}{found.batch_effect:14.4f}  {verdict}")
+    print(f"{args.output}: {built.bundle.recipe}, {built.bundle.size / 1e6:.1f} MB")
+    return 0
+
+
+EXPORT = Command(
+    help="turn a checkpoint into a verified, quantised bundle",
+    add_arguments=_add_arguments,
+    run=_run,
+    extra="export",
+    needs=("torch", "transformers", "optimum.exporters.onnx", "onnx", "onnxruntime"),
+    epilog="example: jirgee export checkpoint -o bundle --data samples/dev.tsv",
+)

@@ -1,0 +1,299 @@
+"""The command ``jirgee``: finds the subcommand, calls it, turns errors into one line and an exit code.
+
+0 done; 1 the input or the machine is at fault; 2 wrong usage; 130 interrupted. Results go to standard output or the
+output file, everything else to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from . import __version__
+from .bundle import Bundle, check_free
+from .command import Command
+from .errors import InputError, JirgeeError
+from .labelled import read_labelled
+from .rows import FORMATS, Reject, Sink, format_of, read_rows
+from .scorer import Scorer
+
+# --- score -------------------------------------------------------------------------------------------------------
+
+
+def _device_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="where the model runs (default auto)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="worker threads (default: the processors this process may use)",
+    )
+
+
+def _score_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("input", nargs="+", help="files of texts, or - for texts on standard input, one a line")
+    parser.add_argument(
+        "-o", "--output", type=Path, help="file to write; its name tells the format (csv, tsv, jsonl; .gz)"
+    )
+    parser.add_argument("--text-column", default="text", metavar="NAME")
+    parser.add_argument("--format", choices=list(FORMATS), help="of the input files, where their names do not tell")
+    parser.add_argument("--rejects", type=Path, metavar="FILE", help="set bad rows aside there (JSON lines) and go on")
+    parser.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
+    parser.add_argument("--quiet", action="store_true", help="no progress and no summary")
+    _device_arguments(parser)
+
+
+def _score(args: Namespace) -> int:
+    if args.input == ["-"]:
+        if args.output:
+            raise InputError("with - the results go to standard output; leave -o out, or write > FILE")
+        return _score_stdin(args)
+    if not args.output:
+        raise InputError("no output file; pass -o FILE")
+    from tqdm import tqdm
+
+    from .job import CACHED_TEXTS, score_files
+
+    inputs = [Path(name) for name in args.input]
+    for path in inputs:
+        format_of(path, args.format)
+        if not path.is_file():
+            raise InputError("no such file", path)
+        if args.output.resolve() == path.resolve():
+            raise InputError("is input and output at once; write to another file", path)
+    for path in filter(None, (args.output, args.rejects)):
+        check_free(path, args.overwrite)
+    with ExitStack() as stack:
+        scorer = stack.enter_context(Scorer.load(args.bundle, args.device, args.threads, cache_texts=CACHED_TEXTS))
+        rejects = stack.enter_context(Sink(args.rejects, "jsonl")) if args.rejects else None
+        sink = stack.enter_context(Sink(args.output))
+        hidden = args.quiet or not sys.stderr.isatty()
+        bar = stack.enter_context(tqdm(unit=" rows", file=sys.stderr, disable=hidden))
+        summary = score_files(scorer, inputs, sink, args.text_column, args.format, rejects, bar.update)
+    if not args.quiet:
+        print(f"{args.output}: {summary.line()}", file=sys.stderr)
+    return 0
+
+
+def _score_stdin(args: Namespace) -> int:
+    from .stream import score_stream
+
+    with Scorer.load(args.bundle, args.device, args.threads) as scorer:
+        score_stream(scorer, sys.stdin.buffer, sys.stdout)
+    return 0
+
+
+# --- eval --------------------------------------------------------------------------------------------------------
+
+
+def _eval_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("file", type=Path, help="labelled rows (tsv, csv, jsonl)")
+    parser.add_argument("--text-column", default="text", metavar="NAME")
+    parser.add_argument("--label-column", default="label", metavar="NAME")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    _device_arguments(parser)
+
+
+def _eval(args: Namespace) -> int:
+    from .metrics import evaluate
+
+    bundle = Bundle.load(args.bundle)
+    rows = read_labelled(args.file, args.text_column, args.label_column)
+    gold = rows.indices(bundle.labels)
+    with Scorer.load(bundle, args.device, args.threads) as scorer:
+        figures = evaluate(scorer.score(rows.texts).probs, gold, bundle.labels)
+    if args.json:
+        print(json.dumps(figures, ensure_ascii=False))
+        return 0
+    print(
+        f"{figures['n']} rows: accuracy {figures['accuracy']:.4f}, macro F1 {figures['macro_f1']:.4f}, "
+        f"expected calibration error {figures['ece']:.4f}"
+    )
+    width = max(5, *(len(name) for name in bundle.labels))
+    print(f"{'label':{width}}  precision  recall      F1  rows")
+    for name, row in figures["per_class"].items():
+        print(f"{name:{width}}  {row['precision']:9.4f}  {row['recall']:6.4f}  {row['f1']:6.4f}  {row['support']:4d}")
+    return 0
+
+
+# --- info and bench ----------------------------------------------------------------------------------------------
+
+
+def _info_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _info(args: Namespace) -> int:
+    bundle = Bundle.load(args.bundle)
+    facts = {
+        "bundle": str(bundle.path),
+        "intact": True,
+        "format version": bundle.version,
+        "labels": list(bundle.labels),
+        "recipe": bundle.recipe,
+        "safe on": bundle.safe_on,
+        "size (bytes)": bundle.size,
+        "max tokens": bundle.max_tokens,
+        "temperature": bundle.temperature,
+        "tolerance": bundle.tolerance,
+        "provenance": dict(bundle.provenance),
+        "files": {name: sha256 for name, (_, sha256) in bundle.files.items()},
+    }
+    if args.json:
+        print(json.dumps(facts, ensure_ascii=False))
+        return 0
+    for name, value in facts.items():
+        shown = ", ".join(value) if isinstance(value, list) else value
+        if isinstance(value, dict):
+            print(f"{name}:")
+            for key, part in value.items():
+                print(f"  {key}: {json.dumps(part, ensure_ascii=False) if isinstance(part, dict) else part}")
+        else:
+            print(f"{name}: {shown}")
+    return 0
+
+
+def _bench_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("input", nargs="?", type=Path, help="file of texts (default: texts of random pieces)")
+    parser.add_argument("--text-column", default="text", metavar="NAME")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    _device_arguments(parser)
+
+
+def _bench(args: Namespace) -> int:
+    from .bench import bench, probe_texts
+
+    bundle = Bundle.load(args.bundle)
+    if args.input:
+        from .labelled import checked_text
+
+        rows = (row for row in read_rows(args.input) if not isinstance(row, Reject))
+        texts = [checked_text(row.record, args.text_column, args.input, row.line) for row in rows]
+        if not texts:
+            raise InputError("holds no texts", args.input)
+    else:
+        texts = probe_texts(bundle.read(bundle.tokenizer.file), count=1000)
+    figures = bench(args.bundle, texts, args.device, args.threads)
+    if args.json:
+        print(json.dumps(figures, ensure_ascii=False))
+        return 0
+    latency = figures["latency_ms"]
+    print(
+        f"{figures['texts']} different texts of {figures['tokens_per_text']:.1f} tokens, {figures['device']}, "
+        f"{figures['threads']} threads, {figures['machine']['cpu']}"
+    )
+    print(f"throughput   {figures['texts_per_second']:.0f} texts/s")
+    print(f"one text     p50 {latency['p50']:.2f} ms, p95 {latency['p95']:.2f} ms, p99 {latency['p99']:.2f} ms")
+    print(f"first score  {figures['cold_start_s']:.2f} s after loading began (imports not counted)")
+    print(f"peak memory  {figures['peak_rss_bytes'] / 2**20:.0f} MiB")
+    return 0
+
+
+# --- the command -------------------------------------------------------------------------------------------------
+
+COMMANDS = {
+    "score": Command(
+        "score files or a stream of texts",
+        _score_arguments,
+        _score,
+        epilog="""examples:
+  jirgee score bundle tweets.csv -o scored.csv
+  cat texts.txt | jirgee score bundle - > scores.jsonl""",
+    ),
+    "eval": Command(
+        "measure a bundle on labelled rows",
+        _eval_arguments,
+        _eval,
+        epilog="example: jirgee eval bundle samples/dev.tsv",
+    ),
+    "bench": Command(
+        "measure a bundle's speed on this machine",
+        _bench_arguments,
+        _bench,
+        epilog="example: jirgee bench bundle samples/tweets.csv",
+    ),
+    "info": Command(
+        "say what a bundle is and whether it is intact",
+        _info_arguments,
+        _info,
+        epilog="example: jirgee info bundle",
+    ),
+}
+
+
+def find_commands() -> dict[str, Command]:
+    """The runtime's commands and those of the installed stages (entry-point group ``jirgee.commands``)."""
+    stages = {entry.name: entry.load() for entry in entry_points(group="jirgee.commands")}
+    return dict(sorted(stages.items(), reverse=True)) | COMMANDS
+
+
+def build_parser(commands: dict[str, Command]) -> ArgumentParser:
+    lines = ["commands:"]
+    for name, command in commands.items():
+        missing = f"   (not installed: {command.install_line()})" if command.missing() else ""
+        lines.append(f"  {name:8} {command.help}{missing}")
+    lines.append("\njirgee COMMAND --help tells more.")
+    parser = ArgumentParser(
+        "jirgee",
+        usage="jirgee COMMAND ...",
+        description="Train, export and run small text classifiers.",
+        epilog="\n".join(lines),
+        formatter_class=RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"jirgee {__version__}")
+    parser.add_argument("command", choices=list(commands), metavar="COMMAND")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    commands = COMMANDS if argv and argv[0] in COMMANDS else find_commands()
+    if not argv or argv[0] not in commands:
+        build_parser(commands).parse_args(argv)
+    name, command = argv[0], commands[argv[0]]
+    parser = ArgumentParser(
+        f"jirgee {name}",
+        description=command.help,
+        epilog=command.epilog,
+        formatter_class=RawDescriptionHelpFormatter,
+    )
+    command.add_arguments(parser)
+    warnings.showwarning = lambda message, *rest: print(f"jirgee: warning: {message}", file=sys.stderr)
+    try:
+        if "-h" not in argv and "--help" not in argv:
+            command.check(name)
+        return command.run(parser.parse_args(argv[1:]))
+    except JirgeeError as error:
+        print(f"jirgee: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # Whoever read our output has seen enough. Python would complain once more while flushing at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print(
+            f"\njirgee: interrupted; nothing was written. To start over: {' '.join(['jirgee', *argv])}",
+            file=sys.stderr,
+        )
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
