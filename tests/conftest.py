@@ -1,0 +1,118 @@
+"""Shared fixtures: the project's samples, the data beside the project, and a tiny model made once a session."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SAMPLES = ROOT / "samples"
+SHARED = Path(os.environ.get("JIRGEE_SHARED", ROOT.parent / "shared"))
+
+
+@pytest.fixture(scope="session")
+def samples() -> Path:
+    return SAMPLES
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The real data beside the project. Tests that take this skip where it is absent."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip(f"real data is not at {SHARED}; set JIRGEE_SHARED to where it is")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def sample_texts() -> list[str]:
+    lines = (SAMPLES / "train.tsv").read_text(encoding="utf-8").splitlines()[1:]
+    return [line.split("\t")[0] for line in lines]
+
+
+@pytest.fixture(scope="session")
+def spm_bert_model(tmp_path_factory: pytest.TempPathFactory, sample_texts: list[str]) -> Path:
+    """A SentencePiece model with the special pieces of mongolian-bert ([PAD], [CLS], [SEP], [MASK]), 600 pieces."""
+    from sentencepiece import SentencePieceTrainer
+
+    prefix = tmp_path_factory.mktemp("spm") / "mn_uncased"
+    SentencePieceTrainer.train(
+        sentence_iterator=iter([text.lower() for text in sample_texts]),
+        model_prefix=str(prefix),
+        vocab_size=600,
+        user_defined_symbols=["[PAD]", "[CLS]", "[SEP]", "[MASK]"],
+        character_coverage=0.995,
+        minloglevel=2,
+    )
+    return prefix.with_suffix(".model")
+
+
+TINY = dict(
+    vocab_size=600,
+    hidden_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    intermediate_size=64,
+    max_position_embeddings=64,
+    type_vocab_size=2,
+    pad_token_id=3,
+)
+
+
+@pytest.fixture(scope="session")
+def original_base(tmp_path_factory: pytest.TempPathFactory, spm_bert_model: Path) -> Path:
+    """A base in the layout of mn-tweet-bert, with random weights and the tensor names of its time."""
+    import json
+    import shutil
+
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    out = tmp_path_factory.mktemp("original")
+    model = transformers.BertForPreTraining(transformers.BertConfig(**TINY))
+    state = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): tensor
+        for name, tensor in model.state_dict().items()
+    }
+    torch.save(state, out / "pytorch_model.bin")
+    config = {name: value for name, value in TINY.items() if name != "pad_token_id"}
+    (out / "bert_config.json").write_text(json.dumps(config))
+    for suffix in (".model", ".vocab"):
+        shutil.copy(spm_bert_model.with_suffix(suffix), out / f"mn_uncased{suffix}")
+    return out
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, original_base: Path) -> Path:
+    """A checkpoint with two labels and random weights scaled up, so that its scores differ from text to text."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("accelerate")
+    from jirgee.checkpoint import Settings, read_settings
+    from jirgee_train.model import load_classifier, save_checkpoint
+
+    torch.manual_seed(1)
+    out = tmp_path_factory.mktemp("checkpoint")
+    model = load_classifier(original_base, ["comedian", "commentator"])
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 2:
+                parameter.mul_(4)
+    save_checkpoint(model, original_base, Settings(read_settings(original_base).tokenizer, 48), out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Path:
+    """The tiny checkpoint as an fp32 bundle directory. Do not change it; copy it."""
+    pytest.importorskip("optimum.exporters.onnx")
+    from jirgee_export.build import build
+
+    return build(tiny_checkpoint, tmp_path_factory.mktemp("bundle") / "tiny", recipe="fp32").bundle.path
+
+
+@pytest.fixture
+def texts(sample_texts: list[str]) -> list[str]:
+    """60 sample texts in a fixed shuffled order."""
+    return random.Random(3).sample(sample_texts, 60)
