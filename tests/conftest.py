@@ -85,21 +85,25 @@ def original_base(tmp_path_factory: pytest.TempPathFactory, spm_bert_model: Path
 
 
 @pytest.fixture(scope="session")
-def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, original_base: Path) -> Path:
-    """A checkpoint with two labels and random weights scaled up, so that its scores differ from text to text."""
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, original_base: Path, sample_texts: list[str]) -> Path:
+    """A checkpoint with two labels and random weights, its head set so that labels and scores differ between texts."""
     torch = pytest.importorskip("torch")
     pytest.importorskip("accelerate")
     from jirgee.checkpoint import Settings, read_settings
+    from jirgee_train.fit import predict
     from jirgee_train.model import load_classifier, save_checkpoint
 
     torch.manual_seed(1)
     out = tmp_path_factory.mktemp("checkpoint")
+    settings = Settings(read_settings(original_base).tokenizer, 48)
     model = load_classifier(original_base, ["comedian", "commentator"])
+    logits = torch.from_numpy(predict(model, settings, original_base, sample_texts[:100]))
+    head = model.classifier
     with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() == 2:
-                parameter.mul_(4)
-    save_checkpoint(model, original_base, Settings(read_settings(original_base).tokenizer, 48), out)
+        scale = 2 / logits.std(dim=0, keepdim=True).T
+        head.weight.mul_(scale)
+        head.bias.copy_(-(logits.mean(dim=0) - head.bias) * scale[:, 0])
+    save_checkpoint(model, original_base, settings, out)
     return out
 
 
