@@ -97,6 +97,10 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, original_base: Pat
     out = tmp_path_factory.mktemp("checkpoint")
     settings = Settings(read_settings(original_base).tokenizer, 48)
     model = load_classifier(original_base, ["comedian", "commentator"])
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() == 2 and "embeddings" not in name:
+                parameter.mul_(5)
     logits = torch.from_numpy(predict(model, settings, original_base, sample_texts[:100]))
     head = model.classifier
     with torch.no_grad():
