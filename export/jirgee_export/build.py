@@ -1,4 +1,4 @@
-"""checkpoint -> graph -> fused -> quantised -> verified -> bundle: the steps in order, and nothing written on failure."""
+"""checkpoint -> graph -> fused -> quantised -> verified -> bundle: the steps in order; a failure writes nothing."""
 
 from __future__ import annotations
 
@@ -74,7 +74,9 @@ def build(
                 MODEL: stored.SerializeToString(),
                 tokenizer_file.name: tokenizer_file,
             }
-            fields = dict(
+            bundle = write(
+                Path(work) / f"trial-{name}",
+                files,
                 labels=labels,
                 inputs=[value.name for value in stored.graph.input],
                 max_tokens=settings.max_tokens,
@@ -85,15 +87,14 @@ def build(
                 tolerance=0.0,
                 provenance=_provenance(checkpoint, data),
             )
-            bundle = write(Path(work) / f"trial-{name}", files, **fields)
             return bundle, compare(bundle, texts, reference, gold)
 
         trials = {"fp32": trial("fp32")}
         exact = trials["fp32"][1]
         if exact.max_change > GRAPH_TOLERANCE:
             raise GateError(
-                f"the exported fp32 graph differs from the checkpoint by {exact.max_change:.2g} in a probability (limit "
-                f"{GRAPH_TOLERANCE:g}): the exporter does not fit this model; nothing was written"
+                f"the exported fp32 graph differs from the checkpoint by {exact.max_change:.2g} in a probability "
+                f"(limit {GRAPH_TOLERANCE:g}): the exporter does not fit this model; nothing was written"
             )
         tried: dict[str, tuple[Comparison, list[str]]] = {}
         for name in RECIPES if recipe == "auto" else [recipe]:
@@ -124,19 +125,10 @@ def _finish(
     files: dict[str, bytes | Path] = {name: trial.path / name for name in trial.files}
     files[REPORT] = (dumps(report, indent=1, ensure_ascii=False) + "\n").encode()
     files[CARD] = _card(trial, comparison, data).encode()
-    fields = {
-        name: getattr(trial, name) for name in ("labels", "inputs", "max_tokens", "tokenizer", "recipe", "safe_on")
-    }
-    fields["provenance"] = dict(trial.provenance)
+    same = ("labels", "inputs", "max_tokens", "tokenizer", "recipe", "safe_on", "temperature", "provenance")
+    fields: dict[str, Any] = {name: getattr(trial, name) for name in same}
     tolerance = float(np.ceil(comparison.batch_effect * 1000 + 1) / 1000)
-    return write(
-        out,
-        files,
-        overwrite=overwrite,
-        temperature=trial.temperature,
-        tolerance=min(tolerance, 1.0),
-        **fields,
-    )
+    return write(out, files, overwrite=overwrite, tolerance=min(tolerance, 1.0), **fields)
 
 
 def _copy(model: ModelProto) -> ModelProto:

@@ -50,4 +50,4 @@ def export_graph(model: PreTrainedModel, out: Path) -> None:
         raise InputError(f"the architecture {model.config.model_type!r} has no ONNX exporter in optimum") from None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracer warnings about shapes: every check of verify.py covers them
-        export(model, make_config(model.config), out, opset=OPSET)
+        export(model, make_config(model.config), out, opset=OPSET)  # pyright: ignore[reportArgumentType]

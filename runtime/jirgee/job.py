@@ -37,8 +37,8 @@ class Summary:
     def line(self) -> str:
         rate = self.scored / self.seconds if self.seconds else 0.0
         return (
-            f"{self.rows} rows: {self.scored} scored, {self.rejected} rejected, {self.truncated} cut to the token limit; "
-            f"{self.seconds:.1f} s, {rate:.0f} rows/s"
+            f"{self.rows} rows: {self.scored} scored, {self.rejected} rejected, "
+            f"{self.truncated} cut to the token limit; {self.seconds:.1f} s, {rate:.0f} rows/s"
         )
 
 

@@ -29,7 +29,11 @@ class Labelled:
 
     def take(self, rows: Iterable[int]) -> Labelled:
         rows = list(rows)
-        return Labelled(*([column[row] for row in rows] for column in (self.texts, self.labels, self.where)))
+        return Labelled(
+            texts=[self.texts[row] for row in rows],
+            labels=[self.labels[row] for row in rows],
+            where=[self.where[row] for row in rows],
+        )
 
     def indices(self, classes: Sequence[str]) -> np.ndarray:
         """int64 [n]: each label's place in ``classes``. Raises InputError, with file and line, for an unknown one."""

@@ -14,6 +14,7 @@ import lzma
 import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -216,7 +217,7 @@ class Sink:
     """Writes rows beside ``path`` and renames on ``close``; leaving a ``with`` block by an exception discards them."""
 
     def __init__(self, path: str | os.PathLike[str], format: str | None = None, columns: Sequence[str] | None = None):
-        """``columns``: of a table; by default those of the first row. Raises InputError if nothing can be written there."""
+        """``columns``: of a table; by default those of the first row. Raises InputError for a place not writable."""
         self.path = Path(path)
         self._format = format_of(path, format)
         self.nested = self._format == "jsonl"  # whether a cell can hold an object
@@ -260,10 +261,8 @@ class Sink:
 
     def discard(self) -> None:
         """Forget everything written."""
-        try:
+        with suppress(OSError):
             self._text.close()
-        except OSError:
-            pass
         self._partial.unlink(missing_ok=True)
 
     def __enter__(self) -> Sink:

@@ -31,7 +31,7 @@ TOKEN_BUDGET = {"cpu": 512, "cuda": 16384}  # tokens of one batch, padding inclu
 
 @dataclass(frozen=True)
 class Scores:
-    """``probs``: float32 [n, k], rows sum to 1. ``classes``: k names. ``truncated``: bool [n], texts cut to the limit."""
+    """``probs``: float32 [n, k], rows sum to 1. ``classes``: k names. ``truncated``: bool [n], texts cut short."""
 
     probs: np.ndarray
     classes: list[str]
@@ -86,8 +86,8 @@ class Scorer:
         device = choose_device(device)
         if device == "cpu" and bundle.safe_on == "int8_dot" and not has_int8_dot():
             warnings.warn(
-                f"{bundle.path}: recipe {bundle.recipe} needs a CPU with 8-bit dot products (VNNI, AMX or ARM dotprod); "
-                "here its sums saturate and scores will be off: export it again on this kind of CPU",
+                f"{bundle.path}: recipe {bundle.recipe} needs a CPU with 8-bit dot products (VNNI, AMX or ARM "
+                "dotprod); here its sums saturate and scores will be off: export it again on this kind of CPU",
                 RuntimeWarning,
                 stacklevel=2,
             )

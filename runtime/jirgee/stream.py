@@ -1,4 +1,4 @@
-"""Texts on one stream, JSON lines on another, as they come: what is waiting is scored together, nothing waits for more."""
+"""Texts on one stream, JSON lines on another, as they come: what waits is scored together, nothing waits for more."""
 
 from __future__ import annotations
 

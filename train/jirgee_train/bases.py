@@ -22,7 +22,7 @@ class Base:
     """A base made from files on this machine. ``build``: writes it to the given directory. ``about``: for people."""
 
     about: str
-    build: Callable[[Path], None]
+    build: Callable[[Path], object]
 
 
 BASES: dict[str, Base] = {
@@ -83,8 +83,8 @@ def _download(repo_id: str) -> Path:
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         reason = str(error.__cause__ or error).splitlines()[0][:160]
         raise InputError(
-            f"the hub cannot be reached for {repo_id!r} ({reason}); download the model elsewhere and pass its directory: "
-            "--base DIR"
+            f"the hub cannot be reached for {repo_id!r} ({reason}); download the model elsewhere and pass its "
+            "directory: --base DIR"
         ) from None
 
 

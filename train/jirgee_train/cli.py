@@ -93,9 +93,8 @@ def _run(args: Namespace) -> int:
     print(f"{'':24}{'accuracy':>10}{'macro F1':>10}")
     print(f"{'TF-IDF + logistic':24}{baseline['accuracy']:10.4f}{baseline['macro_f1']:10.4f}")
     print(f"{'fine-tuned':24}{results['accuracy']:10.4f}{results['macro_f1']:10.4f}")
-    print(
-        f"{args.output}: {results['global_step']} steps in {results['seconds']:.0f} s; judged on {results['dev_rows']} dev rows"
-    )
+    steps, seconds, rows = results["global_step"], results["seconds"], results["dev_rows"]
+    print(f"{args.output}: {steps} steps in {seconds:.0f} s; judged on {rows} dev rows")
     return 0
 
 

@@ -81,8 +81,8 @@ def fit(
     trainer = _Trainer(
         model=model,
         args=arguments,
-        train_dataset=_rows(tokenizer, data.train.texts, data.train.indices(data.classes)),
-        eval_dataset=_rows(tokenizer, data.dev.texts, data.dev.indices(data.classes)),
+        train_dataset=_Rows(tokenizer, data.train.texts, data.train.indices(data.classes)),
+        eval_dataset=_Rows(tokenizer, data.dev.texts, data.dev.indices(data.classes)),
         data_collator=_collator(settings.tokenizer.pad_id),
         compute_metrics=_dev_metrics(data.classes),
         callbacks=[EarlyStoppingCallback(recipe.patience)] if recipe.patience else [],
@@ -96,8 +96,8 @@ def fit(
             if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
                 raise
             raise MachineError(
-                f"out of memory while training; lower --batch-size (now {recipe.batch_size}; --accumulate makes up for it) "
-                f"or --max-tokens (now {recipe.max_tokens})"
+                f"out of memory while training; lower --batch-size (now {recipe.batch_size}; --accumulate makes up for "
+                f"it) or --max-tokens (now {recipe.max_tokens})"
             ) from None
     seconds = time.perf_counter() - began
     dev_logits = predict(model, settings, base, data.dev.texts)
@@ -136,12 +136,18 @@ def _warmup_steps(recipe: Recipe, rows: int) -> int:
     return round(recipe.warmup * steps)
 
 
-def _rows(tokenizer: Tokenizer, texts: Sequence[str], gold: np.ndarray) -> list[dict[str, Any]]:
-    encoded = tokenizer.encode(texts)
-    pieces = np.split(encoded.ids, encoded.offsets[1:-1])
-    return [
-        {"input_ids": ids, "labels": int(label), "length": len(ids)} for ids, label in zip(pieces, gold, strict=True)
-    ]
+class _Rows(torch.utils.data.Dataset):
+    """Encoded texts with their labels; ``length`` is what the sampler groups by."""
+
+    def __init__(self, tokenizer: Tokenizer, texts: Sequence[str], gold: np.ndarray):
+        encoded = tokenizer.encode(texts)
+        self._ids, self._gold = np.split(encoded.ids, encoded.offsets[1:-1]), gold
+
+    def __len__(self) -> int:
+        return len(self._gold)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        return {"input_ids": self._ids[row], "labels": int(self._gold[row]), "length": len(self._ids[row])}
 
 
 def _collator(pad_id: int):

@@ -102,9 +102,9 @@ def _load_original(directory: Path, names: dict[str, Any]) -> PreTrainedModel:
     if not weights.is_file():
         if list(directory.glob("*.ckpt*")) or (directory / "checkpoint").is_file():
             raise InputError(
-                "holds a TensorFlow checkpoint; convert it first, where tensorflow is installed: transformers-cli convert "
-                f"--model_type bert --tf_checkpoint {directory}/bert_model.ckpt --config {directory}/bert_config.json "
-                f"--pytorch_dump_output {weights}",
+                "holds a TensorFlow checkpoint; convert it first, where tensorflow is installed: transformers-cli "
+                f"convert --model_type bert --tf_checkpoint {directory}/bert_model.ckpt "
+                f"--config {directory}/bert_config.json --pytorch_dump_output {weights}",
                 directory,
             )
         raise InputError("has no pytorch_model.bin beside bert_config.json", directory)
@@ -119,7 +119,7 @@ def _load_original(directory: Path, names: dict[str, Any]) -> PreTrainedModel:
 
 
 def _fitted(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:
-    """``found`` under the names and shapes of ``wanted``; only a head may be missing, and then keeps its first values."""
+    """``found`` under the names and shapes of ``wanted``; only a head may be missing, and keeps its first values."""
     renamed = {}
     for name, tensor in found.items():
         for old, new in RENAMED:
