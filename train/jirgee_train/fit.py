@@ -13,7 +13,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainingArguments
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedModel,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 from transformers.trainer_utils import EvalPrediction
 
 from jirgee.checkpoint import Settings
@@ -78,7 +85,7 @@ def fit(
         disable_tqdm=quiet or not sys.stderr.isatty(),
         dataloader_pin_memory=torch.cuda.is_available(),
     )
-    trainer = _Trainer(
+    trainer = Trainer(
         model=model,
         args=arguments,
         train_dataset=_Rows(tokenizer, data.train.texts, data.train.indices(data.classes)),
@@ -87,6 +94,9 @@ def fit(
         compute_metrics=_dev_metrics(data.classes),
         callbacks=[EarlyStoppingCallback(recipe.patience)] if recipe.patience else [],
     )
+    trainer.remove_callback(PrinterCallback)  # it writes to standard output
+    if not quiet:
+        trainer.add_callback(_Epochs)
     began = time.perf_counter()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*'pin_memory' argument.*")
@@ -104,11 +114,14 @@ def fit(
     return Fitted(model, dev_logits, result.global_step, result.training_loss, seconds, trainer.state.log_history)
 
 
-class _Trainer(Trainer):
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        super().log(logs, start_time)
-        if "eval_accuracy" in logs and not self.args.disable_tqdm:
-            sys.stderr.write(f"\repoch {logs['epoch']:g}: dev accuracy {logs['eval_accuracy']:.4f}\n")
+class _Epochs(TrainerCallback):
+    """One line an epoch on standard error, where the progress bar is too."""
+
+    def on_evaluate(self, args, state, control, metrics=None, **rest):
+        if metrics and state.is_world_process_zero:
+            loss = next((entry["loss"] for entry in reversed(state.log_history) if "loss" in entry), float("nan"))
+            line = f"epoch {state.epoch:g}: loss {loss:.4f}, dev accuracy {metrics['eval_accuracy']:.4f}"
+            print(("" if args.disable_tqdm else "\n") + line, file=sys.stderr)
 
 
 def load_tokenizer(settings: Settings, directory: Path) -> Tokenizer:
