@@ -1,0 +1,165 @@
+"""Devices: ``auto`` chooses, an asked-for device works or says in one line what is missing."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from jirgee import providers
+from jirgee.errors import BundleError, MachineError, MissingPackage
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+
+
+class FakeSession:
+    """Stands for InferenceSession; starts on the providers in ``starts_on`` whatever it is asked for."""
+
+    starts_on: tuple[str, ...] = (CPU,)
+    error: str | None = None
+
+    def __init__(self, model: Any, options: Any, providers: list[Any]):
+        if self.error:
+            raise RuntimeError(self.error)
+        self.model, self.options, self.asked = model, options, providers
+
+    def get_providers(self) -> list[str]:
+        return list(self.starts_on)
+
+
+@pytest.fixture
+def ort(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """An onnxruntime that offers what a test says: ``available``, and a session class to change."""
+
+    class Options(SimpleNamespace):
+        def add_session_config_entry(self, key: str, value: str) -> None:
+            self.__dict__[key] = value
+
+    fake = SimpleNamespace(
+        __version__="1.99",
+        available=[CPU],
+        InferenceSession=type("Session", (FakeSession,), {}),
+        SessionOptions=Options,
+    )
+    fake.get_available_providers = lambda: fake.available
+    monkeypatch.setattr(providers, "onnxruntime", lambda: fake)
+    return fake
+
+
+def driver(monkeypatch: pytest.MonkeyPatch, present: bool) -> None:
+    monkeypatch.setattr(providers, "_has_driver", lambda: present)
+
+
+def one_line(error: pytest.ExceptionInfo[Exception]) -> str:
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+@pytest.mark.parametrize(
+    ("available", "has_driver", "chosen"),
+    [([CPU], False, "cpu"), ([CPU], True, "cpu"), ([CUDA, CPU], False, "cpu"), ([CUDA, CPU], True, "cuda")],
+)
+def test_auto_takes_cuda_only_where_it_works(
+    ort: Any, monkeypatch: pytest.MonkeyPatch, available: list[str], has_driver: bool, chosen: str
+) -> None:
+    ort.available = available
+    driver(monkeypatch, has_driver)
+    assert providers.choose_device("auto") == chosen
+
+
+def test_cpu_is_always_there(ort: Any) -> None:
+    assert providers.choose_device("cpu") == "cpu"
+
+
+def test_an_unknown_device_lists_the_known(ort: Any) -> None:
+    with pytest.raises(MachineError, match=r"'tpu'.*auto, cpu, cuda"):
+        providers.choose_device("tpu")
+
+
+def test_cuda_with_the_cpu_build_names_the_wheel(ort: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver(monkeypatch, True)
+    with pytest.raises(MachineError) as error:
+        providers.choose_device("cuda")
+    text = one_line(error)
+    assert "CPU build" in text
+    assert "jirgee[gpu]" in text
+    assert "driver" not in text
+
+
+def test_cuda_without_build_and_driver_names_both(ort: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver(monkeypatch, False)
+    with pytest.raises(MachineError) as error:
+        providers.choose_device("cuda")
+    text = one_line(error)
+    assert "jirgee[gpu]" in text
+    assert "NVIDIA driver" in text
+
+
+def test_cuda_without_driver_names_libcuda(ort: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    ort.available = [CUDA, CPU]
+    driver(monkeypatch, False)
+    with pytest.raises(MachineError) as error:
+        providers.choose_device("cuda")
+    text = one_line(error)
+    assert "libcuda" in text
+    assert "--device cpu" in text
+
+
+def test_the_driver_is_looked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def absent(name: str) -> None:
+        asked.append(name)
+        raise OSError(name)
+
+    monkeypatch.setattr(providers.ctypes, "CDLL", absent)
+    monkeypatch.setattr(providers.platform, "system", lambda: "Linux")
+    assert providers._has_driver() is False
+    assert asked == ["libcuda.so.1", "libcuda.so"]
+    monkeypatch.setattr(providers.ctypes, "CDLL", lambda name: object())
+    assert providers._has_driver() is True
+
+
+def test_a_session_that_falls_back_is_an_error(ort: Any) -> None:
+    with pytest.raises(MachineError) as error:
+        providers.open_session(b"", "cuda", 1)
+    text = one_line(error)
+    assert "fell back to CPUExecutionProvider" in text
+    assert "onnxruntime-gpu[cuda,cudnn]" in text
+
+
+def test_a_session_that_does_not_start_is_one_line(ort: Any) -> None:
+    ort.InferenceSession.error = "first line\n  second line"
+    with pytest.raises(MachineError, match=r"--device cuda: .*first line second line") as cuda:
+        providers.open_session(b"", "cuda", 1)
+    one_line(cuda)
+    with pytest.raises(BundleError, match=r"onnxruntime 1\.99 cannot run this model: first line second line"):
+        providers.open_session(b"", "cpu", 1)
+
+
+def test_a_session_is_asked_for_with_the_cpu_behind(ort: Any) -> None:
+    ort.InferenceSession.starts_on = (CUDA, CPU)
+    session = providers.open_session("model.onnx", "cuda", 3)
+    assert [name for name, _ in session.asked] == [CUDA, CPU]
+    assert session.options.intra_op_num_threads == 3
+    ort.InferenceSession.starts_on = (CPU,)
+    assert [name for name, _ in providers.open_session("model.onnx", "cpu", 1).asked] == [CPU]
+
+
+def test_without_onnxruntime_the_error_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingPackage) as error:
+        providers.onnxruntime()
+    text = one_line(error)
+    assert "pip install 'jirgee[cpu]'" in text
+    assert "jirgee[gpu]" in text
+
+
+def test_the_real_onnxruntime_refuses_a_model_of_nonsense() -> None:
+    pytest.importorskip("onnxruntime")
+    with pytest.raises(BundleError, match="cannot run this model") as error:
+        providers.open_session(b"this is no protobuf", "cpu", 1)
+    one_line(error)
