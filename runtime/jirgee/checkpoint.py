@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError
+from .errors import BundleError, InputError
 from .tokens import TokenizerSpec
 
 SETTINGS = "jirgee.json"
@@ -42,9 +42,16 @@ def read_settings(directory: Path) -> Settings:
     if (directory / SETTINGS).is_file():
         data = read_json(directory / SETTINGS)
         try:
-            return Settings(TokenizerSpec.from_json(data["tokenizer"]), data["max_tokens"], data["temperature"])
+            settings = Settings(TokenizerSpec.from_json(data["tokenizer"]), data["max_tokens"], data["temperature"])
         except KeyError as error:
             raise InputError(f"has no {error}; train again", directory / SETTINGS) from None
+        except BundleError as error:
+            raise InputError(str(error), directory / SETTINGS) from None
+        if type(settings.max_tokens) is not int or settings.max_tokens < 1:
+            raise InputError(f"max_tokens is {settings.max_tokens!r}, not a whole number above 0", directory / SETTINGS)
+        if type(settings.temperature) not in (int, float) or not 0 < settings.temperature < float("inf"):
+            raise InputError(f"temperature is {settings.temperature!r}, not a number above 0", directory / SETTINGS)
+        return settings
     for name, lower in (("mn_uncased.model", True), ("mn_cased.model", False)):
         if (directory / name).is_file():
             return Settings(_bert_pieces(directory / name, lower))
@@ -66,7 +73,15 @@ def read_labels(directory: Path) -> list[str] | None:
     """Label names in logit order from ``config.json``; None if it has none."""
     config = directory / "config.json"
     names = read_json(config).get("id2label") if config.is_file() else None
-    return [names[key] for key in sorted(names, key=int)] if names else None
+    if not names:
+        return None
+    try:
+        labels = [names[key] for key in sorted(names, key=int)]
+    except (TypeError, ValueError, AttributeError):
+        labels = [None]
+    if not all(isinstance(label, str) for label in labels):
+        raise InputError("id2label must be an object from logit number to name", config)
+    return labels
 
 
 def read_json(path: Path) -> dict[str, Any]:

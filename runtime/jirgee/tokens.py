@@ -60,7 +60,7 @@ class TokenizerSpec:
             for name in ("prefix", "suffix", "normalise"):
                 values[name] = tuple(values.get(name, ()))
             spec = cls(**values)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise BundleError(f"tokenizer description is not understood: {error}") from None
         for field in fields(cls):
             if field.type == "int" and type(getattr(spec, field.name)) is not int:
@@ -148,6 +148,8 @@ def _sentencepiece(spec: TokenizerSpec, model: bytes) -> tuple[Segmenter, int]:
     from sentencepiece import SentencePieceProcessor
 
     try:
+        if not model:  # which SentencePiece takes for "load nothing yet"
+            raise RuntimeError("the file is empty")
         processor = SentencePieceProcessor(model_proto=model)
     except RuntimeError as error:
         raise BundleError(f"{spec.file} is not a SentencePiece model ({error})") from None
