@@ -51,27 +51,33 @@ def read_dataset(
 
 
 def hold_out(rows: Labelled, share: float, seed: int) -> tuple[Labelled, Labelled]:
-    """Split by label; rows with the same text stay together. Each label keeps a row in train.
+    """Split by label; rows with the same text stay together, whatever their labels. Each label keeps a row in train.
 
     Raises InputError if some label has fewer than two distinct texts, so that none could be held out.
     """
-    groups: dict[str, dict[str, list[int]]] = {}
-    for row, (text, label) in enumerate(zip(rows.texts, rows.labels, strict=True)):
-        groups.setdefault(label, {}).setdefault(text, []).append(row)
+    texts_of: dict[str, set[str]] = {}
+    labels_of: dict[str, set[str]] = {}
+    for text, label in zip(rows.texts, rows.labels, strict=True):
+        texts_of.setdefault(label, set()).add(text)
+        labels_of.setdefault(text, set()).add(label)
     rng = random.Random(seed)
-    held: set[int] = set()
-    for label, by_text in sorted(groups.items()):
-        if len(by_text) < 2:
+    held: set[str] = set()
+    left = Counter({label: len(texts) for label, texts in texts_of.items()})  # distinct texts still in train
+    for label, texts in sorted(texts_of.items(), key=lambda item: (len(item[1]), item[0])):  # the rarest first
+        if len(texts) < 2:
             raise InputError(
                 f"label {label!r} has one distinct text; at least two are needed to hold one out",
                 rows.where[0][0],
             )
-        texts = sorted(by_text)
-        rng.shuffle(texts)
-        for text in texts[: max(1, min(len(texts) - 1, round(share * len(texts))))]:
-            held.update(by_text[text])
-    everything = range(len(rows))
-    return rows.take(row for row in everything if row not in held), rows.take(sorted(held))
+        wanted = max(1, min(len(texts) - 1, round(share * len(texts))))
+        for text in rng.sample(sorted(texts), len(texts)):
+            if left[label] <= len(texts) - wanted:
+                break
+            if text not in held and all(left[other] > 1 for other in labels_of[text]):
+                held.add(text)
+                left.subtract(labels_of[text])
+    in_dev = [text in held for text in rows.texts]
+    return rows.take(i for i, dev in enumerate(in_dev) if not dev), rows.take(i for i, dev in enumerate(in_dev) if dev)
 
 
 def describe(data: Dataset) -> str:

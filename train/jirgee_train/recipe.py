@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -31,16 +32,16 @@ class Recipe:
 
     def __post_init__(self):
         checks = {
-            "epochs": self.epochs > 0,
+            "epochs": 0 < self.epochs < math.inf,
             "batch_size": self.batch_size >= 1,
             "learning_rate": 0 < self.learning_rate < 1,
             "warmup": 0 <= self.warmup <= 1,
-            "weight_decay": self.weight_decay >= 0,
+            "weight_decay": 0 <= self.weight_decay < math.inf,
             "accumulate": self.accumulate >= 1,
             "max_tokens": self.max_tokens >= 4,
             "patience": self.patience >= 0,
             "dev_share": 0 < self.dev_share < 1,
-            "seed": self.seed >= 0,
+            "seed": 0 <= self.seed < 2**32,
         }
         if bad := [name for name, good in checks.items() if not good]:
             raise InputError(f"recipe: {bad[0]} = {getattr(self, bad[0])!r} is out of its range")
@@ -78,4 +79,8 @@ def read_recipe(path: Path | None, **flags: Any) -> Recipe:
             value, (TYPES[name], int) if TYPES[name] is float else TYPES[name]
         ):
             raise InputError(f"{name} = {value!r}: a {TYPES[name].__name__} is wanted", path)
-    return replace(Recipe(**values), **{name: value for name, value in flags.items() if value is not None})
+    try:
+        recipe = Recipe(**values)
+    except InputError as error:
+        raise InputError(error.reason, path) from None
+    return replace(recipe, **{name: value for name, value in flags.items() if value is not None})

@@ -1,0 +1,46 @@
+"""One real training of the tiny base, shared by the tests of this folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jirgee.cli import main
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    """A model 32 wide has no work for a second thread; on a busy machine the two wait for each other."""
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """``out``: the checkpoint. ``results``: its eval_results.json."""
+
+    out: Path
+    results: dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, original_base: Path, samples: Path) -> Trained:
+    """``jirgee train samples`` on the tiny base in the layout of mn-tweet-bert: three epochs, a few seconds."""
+    pytest.importorskip("accelerate")
+    out = tmp_path_factory.mktemp("trained") / "checkpoint"
+    flags = ["--epochs", "3", "--batch-size", "8", "--learning-rate", "3e-3", "--max-tokens", "40", "--patience", "0"]
+    assert main(["train", str(samples), "-o", str(out), "--base", str(original_base), *flags]) == 0
+    return Trained(out, json.loads((out / "eval_results.json").read_text(encoding="utf-8")))
+
+
+def write_tsv(path: Path, rows: list[tuple[str, str]], header: tuple[str, str] = ("text", "label")) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{text}\t{label}\n" for text, label in [header, *rows]), encoding="utf-8")
+    return path
