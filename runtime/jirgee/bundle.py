@@ -18,9 +18,10 @@ import json
 import os
 import re
 import shutil
+import struct
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,10 @@ MANIFEST, MANIFEST_HASH, MODEL, REPORT, CARD = (
 )
 PACKED_SUFFIX = ".jirgee"
 MAX_MANIFEST_BYTES = 1 << 20
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+SAFE_ON = ("any", "int8_dot")
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_UNREADABLE = (OSError, EOFError, KeyError, ValueError, RuntimeError, struct.error, zipfile.BadZipFile)
 _PACKED_SEAL = re.compile(rb"sha256:[0-9a-f]{64}")  # the archive comment: hash of every byte before it
 
 
@@ -114,6 +118,7 @@ def write(
     """
     out = Path(out)
     check_free(out, overwrite)
+    _check_file_names(out, files)
     out.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
@@ -148,14 +153,19 @@ def check_free(out: Path, overwrite: bool) -> None:
 
 
 def replace(new: Path, out: Path) -> None:
-    """Put ``new`` (a file or a directory on the same file system) in the place of ``out``."""
-    if out.is_dir() and not out.is_symlink():
-        old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
-        os.rename(out, old / out.name)
-        os.rename(new, out)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
+    """Put ``new`` (a file or a directory on the same file system) in the place of ``out``, which a failure leaves."""
+    if not os.path.lexists(out) or (new.is_file() and (out.is_symlink() or not out.is_dir())):
         os.replace(new, out)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
+    os.rename(out, aside / out.name)
+    try:
+        os.rename(new, out)
+    except BaseException:
+        os.rename(aside / out.name, out)
+        aside.rmdir()
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _parse(path: Path, raw: bytes) -> Bundle:
@@ -176,7 +186,7 @@ def _parse(path: Path, raw: bytes) -> Bundle:
             labels=tuple(data["labels"]),
             inputs=tuple(data["inputs"]),
             max_tokens=data["max_tokens"],
-            tokenizer=TokenizerSpec.from_json(data["tokenizer"]),
+            tokenizer=_tokenizer(path, data["tokenizer"]),
             recipe=data["recipe"],
             safe_on=data["safe_on"],
             temperature=data["temperature"],
@@ -185,25 +195,45 @@ def _parse(path: Path, raw: bytes) -> Bundle:
             provenance=data["provenance"],
         )
         sound = (
-            len(bundle.labels) >= 2
+            all(isinstance(data[name], list) for name in ("labels", "inputs"))
+            and len(bundle.labels) >= 2
             and len(set(bundle.labels)) == len(bundle.labels)
-            and all(isinstance(label, str) for label in bundle.labels)
+            and all(isinstance(label, str) and label for label in bundle.labels)
             and bundle.inputs[:1] == ("input_ids",)
+            and len(set(bundle.inputs)) == len(bundle.inputs)
+            and set(bundle.inputs) <= set(INPUTS)
             and type(bundle.max_tokens) is int
+            and bundle.max_tokens > 0
+            and isinstance(bundle.recipe, str)
+            and bundle.safe_on in SAFE_ON
+            and all(type(number) in (int, float) for number in (bundle.temperature, bundle.tolerance))
             and 0 < float(bundle.temperature) < float("inf")
-            and 0 <= float(bundle.tolerance) <= 1
+            and 0 <= bundle.tolerance <= 1
+            and isinstance(bundle.provenance, dict)
             and all(type(size) is int and size >= 0 and isinstance(sha, str) for size, sha in files.values())
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise BundleError(f"{path}: {MANIFEST} is not understood: {type(error).__name__} {error}") from None
     if not sound:
         raise BundleError(f"{path}: {MANIFEST} holds a value out of its range")
-    if bad := [name for name in files if not _SAFE_NAME.fullmatch(name)]:
-        raise BundleError(f"{path}: {MANIFEST} names a file that a bundle may not hold: {bad[0]!r}")
+    _check_file_names(path, files)
     for name in (MODEL, bundle.tokenizer.file):
         if name not in files:
             raise BundleError(f"{path}: {MANIFEST} lists no {name}")
     return bundle
+
+
+def _tokenizer(path: Path, data: Any) -> TokenizerSpec:
+    try:
+        return TokenizerSpec.from_json(data)
+    except BundleError as error:
+        raise BundleError(f"{path}: {MANIFEST}: {error}") from None
+
+
+def _check_file_names(path: Path, names: Iterable[str]) -> None:
+    for name in names:
+        if not _SAFE_NAME.fullmatch(name) or name in (MANIFEST, MANIFEST_HASH):
+            raise BundleError(f"{path}: {MANIFEST} names a file that a bundle may not hold: {name!r}")
 
 
 class _Container:
@@ -214,15 +244,15 @@ class _Container:
 
     @classmethod
     def open(cls, path: Path) -> _Container:
-        if path.is_dir():
-            return cls(path, None)
-        if not path.exists():
-            raise BundleError(f"{path}: no such bundle; make one with: jirgee export CHECKPOINT -o {path}")
-        _check_seal(path)
         try:
+            if path.is_dir():
+                return cls(path, None)
+            if not os.path.lexists(path):
+                raise BundleError(f"{path}: no such bundle; make one with: jirgee export CHECKPOINT -o {path}")
+            _check_seal(path)
             return cls(path, zipfile.ZipFile(path))
-        except (zipfile.BadZipFile, OSError) as error:
-            raise BundleError(f"{path}: not a bundle ({error})") from None
+        except _UNREADABLE as error:
+            raise BundleError(f"{path}: not a bundle, or one that cannot be read ({error})") from None
 
     def __enter__(self) -> _Container:
         return self
@@ -249,7 +279,7 @@ class _Container:
                 if file.is_symlink():
                     raise BundleError(f"{file}: is a link; a bundle holds only plain files")
                 found, stream = file.stat().st_size, file.open("rb")
-        except (OSError, KeyError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+        except _UNREADABLE as error:
             raise BundleError(f"{self._path}: no readable {name}: not a bundle, or a damaged one ({error})") from None
         if found > limit or (size is not None and found != size):
             stream.close()
@@ -258,15 +288,21 @@ class _Container:
             )
         return stream
 
+    def _blocks(self, name: str, size: int | None, limit: int) -> Iterator[bytes]:
+        with self._open(name, size, limit) as stream:
+            try:
+                while block := stream.read(1 << 20):
+                    yield block
+            except _UNREADABLE as error:
+                raise BundleError(f"{self._path}: {name} cannot be read to its end ({error})") from None
+
     def read(self, name: str, limit: int) -> bytes:
-        with self._open(name, None, limit) as stream:
-            return stream.read()
+        return b"".join(self._blocks(name, None, limit))
 
     def hash(self, name: str, size: int) -> str:
         digest = hashlib.sha256()
-        with self._open(name, size, size) as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
+        for block in self._blocks(name, size, size):
+            digest.update(block)
         return digest.hexdigest()
 
 
