@@ -12,11 +12,14 @@ import io
 import json
 import lzma
 import os
+import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO, Any
 
 from .errors import InputError
@@ -95,7 +98,7 @@ def read_rows(path: str | os.PathLike[str], format: str | None = None) -> Iterat
 
 
 def _records(stream: IO[bytes], quoted: bool = False) -> Iterator[_Record]:
-    """Cut a byte stream into records: lines, or (``quoted``) lines joined until their double quotes are even.
+    """Cut a byte stream into records: lines, or (``quoted``) lines joined until every quoted cell is closed.
 
     A record longer than ``MAX_RECORD_BYTES`` comes as its first bytes and a problem. A quote that is never closed
     costs only the line it stands on: the lines that it had swallowed are read again, one by one.
@@ -103,10 +106,10 @@ def _records(stream: IO[bytes], quoted: bool = False) -> Iterator[_Record]:
     line, offset = 1, 0
     if stream.peek(3)[:3] == b"\xef\xbb\xbf":  # type: ignore[attr-defined]
         offset = len(stream.read(3))
-    again: list[bytes] = []  # lines to be read once more
+    again: deque[bytes] = deque()  # lines to be read once more
 
     def next_line() -> bytes:
-        return again.pop(0) if again else stream.readline(MAX_RECORD_BYTES + 1)
+        return again.popleft() if again else stream.readline(MAX_RECORD_BYTES + 1)
 
     while raw := next_line():
         lines, size, problem = [raw], len(raw), ""
@@ -114,18 +117,43 @@ def _records(stream: IO[bytes], quoted: bool = False) -> Iterator[_Record]:
             problem = f"longer than {MAX_RECORD_BYTES} bytes"
             while not raw.endswith(b"\n") and (raw := stream.readline(MAX_RECORD_BYTES)):
                 size += len(raw)
-        elif quoted and raw.count(b'"') % 2:
-            open_quote = True
-            while open_quote and size <= MAX_RECORD_BYTES and (raw := next_line()):
+        elif quoted and (inside := _inside_quotes(raw, False)):
+            while inside and size <= MAX_RECORD_BYTES and (raw := next_line()):
                 lines.append(raw)
                 size += len(raw)
-                open_quote ^= bool(raw.count(b'"') % 2)
-            if open_quote:
-                again[:0] = lines[1:]
+                inside = _inside_quotes(raw, True)
+            if inside is not False:
+                again.extendleft(reversed(lines[1:]))
                 lines, problem = lines[:1], "a double quote is opened and never closed"
                 size = len(lines[0])
         yield _Record(line, offset, b"".join(lines), problem)
         line, offset = line + len(lines), offset + size
+
+
+_TO_CLOSING_QUOTE = re.compile(rb'[^"]*(?:""[^"]*)*"(?!")')
+
+
+def _inside_quotes(line: bytes, inside: bool) -> bool | None:
+    """Whether a quoted CSV cell is open at the end of ``line``, ``inside`` one or not at its start.
+
+    Only a quote that begins a cell opens it: ``24" screen`` is text. None if something else than a comma or the end of
+    the line follows a closing quote.
+    """
+    place = 0
+    if not inside and line.startswith(b'"'):
+        inside, place = True, 1
+    while True:
+        if inside:
+            closing = _TO_CLOSING_QUOTE.match(line, place)
+            if not closing:
+                return True
+            place = closing.end()
+            if line[place : place + 1] not in (b",", b"\r", b"\n", b""):
+                return None
+        opening = line.find(b',"', place)
+        if opening < 0:
+            return False
+        inside, place = True, opening + 2
 
 
 def _decoded(path: Path, stream: IO[bytes], quoted: bool = False) -> Iterator[tuple[_Record, str] | Reject]:
@@ -162,6 +190,8 @@ def _read_table(
         try:
             cells = split(text)
         except csv.Error as error:
+            if header is None:
+                raise InputError(f"the header line is unreadable: not a CSV row ({error})", path, record.line) from None
             yield Reject(record.line, record.offset, f"not a CSV row ({error})", record.raw[:4096])
             continue
         if header is None:
@@ -231,7 +261,7 @@ class Sink:
         except OSError as error:
             raise InputError(error.strerror or str(error), path) from None
         self._columns = list(columns) if columns else None
-        self._text = io.TextIOWrapper(self._stream, encoding="utf-8", errors="surrogatepass", newline="")
+        self._text = io.TextIOWrapper(self._stream, encoding="utf-8", errors="replace", newline="")
         self._write: Callable[[dict[str, Any]], Any] | None = None
 
     def write(self, row: dict[str, Any]) -> None:
@@ -272,32 +302,41 @@ class Sink:
         self.discard() if kind else self.close()
 
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
 def _cell(value: Any) -> str:
+    """A value as a cell of a table; half an emoji, for which UTF-8 has no form, becomes U+FFFD."""
     if isinstance(value, str):
-        return value
+        return _SURROGATE.sub("\ufffd", value)
     return "" if value is None else json.dumps(value, ensure_ascii=False)
 
 
 def _write_csv(text: IO[str], columns: list[str]) -> Callable[[dict[str, Any]], Any]:
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
+    # Only a terminator of \r\n makes every Python quote a lone \r too; the file's lines end in \n all the same.
+    lines = SimpleNamespace(write=lambda line: text.write(line[:-2] + "\n"))
+    writer = csv.DictWriter(lines, columns, lineterminator="\r\n")  # type: ignore[arg-type]
+    writer.writer.writerow([_cell(name) for name in columns])
     return lambda row: writer.writerow({name: _cell(value) for name, value in row.items()})
 
 
 def _write_tsv(text: IO[str], columns: list[str]) -> Callable[[dict[str, Any]], Any]:
-    text.write("\t".join(columns) + "\n")
     known = set(columns)
 
-    def write(row: dict[str, Any]) -> None:
-        if extra := row.keys() - known:
-            raise ValueError(f"a row has the column {min(extra)!r}, which the first row had not; write JSONL instead")
-        cells = [_cell(row.get(name, "")) for name in columns]
+    def write_cells(values: Iterable[Any]) -> None:
+        cells = [_cell(value) for value in values]
         if any("\t" in cell or "\n" in cell or "\r" in cell for cell in cells):
             raise ValueError(
                 "a text holds a tab or a line break, which TSV has no form for; write CSV or JSONL instead"
             )
         text.write("\t".join(cells) + "\n")
 
+    def write(row: dict[str, Any]) -> None:
+        if extra := row.keys() - known:
+            raise ValueError(f"a row has the column {min(extra)!r}, which the first row had not; write JSONL instead")
+        write_cells(row.get(name, "") for name in columns)
+
+    write_cells(columns)
     return write
 
 
