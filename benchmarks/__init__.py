@@ -1,0 +1,1 @@
+"""Measurements of jirgee against other ways to do the same work. Part of the repository, not of the distribution."""
