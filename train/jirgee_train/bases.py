@@ -49,11 +49,8 @@ def resolve(base: str) -> Path:
 
     Raises InputError if there is no such base or the hub cannot be reached, MissingPackage if a package is absent.
     """
-    path = Path(base)
-    if path.is_dir():
-        if not any((path / name).is_file() for name in ("config.json", "bert_config.json")):
-            raise InputError("is not a model directory: it has neither config.json nor bert_config.json", path)
-        return path
+    if Path(base).is_dir():
+        return _checked(Path(base))
     if base in BASES:
         out = cache_dir() / "bases" / f"{base}-{e5small.SHA256[:12]}"
         if not out.is_dir():
@@ -64,12 +61,19 @@ def resolve(base: str) -> Path:
         raise InputError(
             f"no base {base!r}: give a model directory, a hub id (owner/name), or one of {', '.join(BASES)}"
         )
-    return _download(base)
+    return _checked(_download(base))
+
+
+def _checked(directory: Path) -> Path:
+    if not any((directory / name).is_file() for name in ("config.json", "bert_config.json")):
+        raise InputError("is not a model directory: it has neither config.json nor bert_config.json", directory)
+    return directory
 
 
 def _download(repo_id: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
+        GatedRepoError,
         HfHubHTTPError,
         HFValidationError,
         LocalEntryNotFoundError,
@@ -78,10 +82,17 @@ def _download(repo_id: str) -> Path:
 
     try:
         return Path(snapshot_download(repo_id, allow_patterns=list(HUB_FILES)))
+    except GatedRepoError:
+        raise InputError(
+            f"the hub gives {repo_id!r} only to those who accepted its terms; accept them on its page and set "
+            "HF_TOKEN, or pass the directory of a download: --base DIR"
+        ) from None
     except (RepositoryNotFoundError, HFValidationError):
-        raise InputError(f"the hub has no model {repo_id!r} (or it is private: set HF_TOKEN)") from None
+        raise InputError(
+            f"the hub has no model {repo_id!r} (or it is private: set HF_TOKEN); a directory is passed as --base DIR"
+        ) from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        reason = str(error.__cause__ or error).splitlines()[0][:160]
+        reason = (str(error.__cause__ or error) or type(error).__name__).splitlines()[0][:160]
         raise InputError(
             f"the hub cannot be reached for {repo_id!r} ({reason}); download the model elsewhere and pass its "
             "directory: --base DIR"

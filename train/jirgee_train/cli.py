@@ -53,8 +53,6 @@ def _run(args: Namespace) -> int:
     from .data import describe, read_dataset
 
     data = read_dataset(args.data, recipe.dev_share, recipe.seed, args.text_column, args.label_column)
-    print(describe(data), file=sys.stderr)
-
     import torch  # noqa: F401  its absence is reported by Command.check; heavy, so after the data is known to be good
     from transformers import set_seed
     from transformers.utils import logging
@@ -75,6 +73,7 @@ def _run(args: Namespace) -> int:
     settings = Settings(spec, recipe.max_tokens)
     set_seed(recipe.seed)
     classifier = model.load_classifier(base, data.classes)
+    print(describe(data), file=sys.stderr)  # only now: a refusal above is one line
 
     args.output.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{args.output.name}.", dir=args.output.parent))

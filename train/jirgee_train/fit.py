@@ -100,6 +100,7 @@ def fit(
     began = time.perf_counter()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*'pin_memory' argument.*")
+        warnings.filterwarnings("ignore", message="mtime may not be reliable")
         try:
             result = trainer.train()
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
@@ -20,7 +21,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from jirgee.checkpoint import Settings, read_json
+from jirgee.checkpoint import SETTINGS, Settings, read_json
 from jirgee.errors import InputError
 
 # Names that older checkpoints gave to the same tensors.
@@ -66,10 +67,13 @@ def load_classifier(directory: Path, classes: list[str]) -> PreTrainedModel:
             output_loading_info=True,
             **names,
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(f"cannot be loaded as a model: {str(error).splitlines()[0]}", directory) from None
     if missing := [name for name in info["missing_keys"] if not is_head(name)]:
         raise InputError(f"its weights lack {missing[0]} and {len(missing) - 1} more", directory)
+    if wrong := [name for name in info["mismatched_keys"] if not is_head(name)]:
+        wanted = list(model.state_dict()[wrong[0]].shape)
+        raise InputError(f"{wrong[0]} of its weights has not the shape that config.json says: {wanted}", directory)
     if any("pooler" in name for name in info["missing_keys"]):
         _open_pooler(model)
     return model
@@ -114,6 +118,8 @@ def _load_original(directory: Path, names: dict[str, Any]) -> PreTrainedModel:
         found = torch.load(weights, map_location="cpu", weights_only=True)
     except Exception as error:  # zipfile, pickle and runtime errors: whatever an alien file provokes
         raise InputError(f"is not a PyTorch weight file ({str(error).splitlines()[0]})", weights) from None
+    if not isinstance(found, dict):
+        raise InputError(f"holds a {type(found).__name__}, not tensors by name", weights)
     model.load_state_dict(_fitted(found, model.state_dict(), weights))
     return model
 
@@ -122,6 +128,8 @@ def _fitted(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor], pat
     """``found`` under the names and shapes of ``wanted``; only a head may be missing, and keeps its first values."""
     renamed = {}
     for name, tensor in found.items():
+        if not isinstance(tensor, torch.Tensor):
+            continue
         for old, new in RENAMED:
             name = name.removesuffix(old) + new if name.endswith(old) else name
         renamed[name if name.startswith(("bert.", "classifier.", "cls.")) else f"bert.{name}"] = tensor
@@ -157,3 +165,6 @@ def save_checkpoint(model: PreTrainedModel, base: Path, settings: Settings, out:
         config = {**ALBERT_TOKENIZER, "do_lower_case": "lower" in tokenizer.normalise}
         (out / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     replace(settings, tokenizer=tokenizer).write(out)
+    mode = (out / SETTINGS).stat().st_mode
+    for path in out.iterdir():  # safetensors writes for the owner alone; all files get what the umask gives
+        path.chmod(mode)
