@@ -6,11 +6,13 @@ output file, everything else to standard error.
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import shlex
 import sys
 import warnings
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from importlib.metadata import entry_points
@@ -24,6 +26,11 @@ from .labelled import read_labelled
 from .rows import FORMATS, Reject, Sink, format_of, read_rows
 from .scorer import Scorer
 
+
+class UsageError(Exception):
+    """Arguments that do not go together; exit code 2, as for those that argparse refuses."""
+
+
 # --- score -------------------------------------------------------------------------------------------------------
 
 
@@ -36,10 +43,17 @@ def _device_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--threads",
-        type=int,
+        type=_positive,
         metavar="N",
         help="worker threads (default: the processors this process may use)",
     )
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ArgumentTypeError(f"must be at least 1, not {number}")
+    return number
 
 
 def _score_arguments(parser: ArgumentParser) -> None:
@@ -59,10 +73,10 @@ def _score_arguments(parser: ArgumentParser) -> None:
 def _score(args: Namespace) -> int:
     if args.input == ["-"]:
         if args.output:
-            raise InputError("with - the results go to standard output; leave -o out, or write > FILE")
+            raise UsageError("with - the results go to standard output; leave -o out, or write > FILE")
         return _score_stdin(args)
     if not args.output:
-        raise InputError("no output file; pass -o FILE")
+        raise UsageError("no output file; pass -o FILE")
     from tqdm import tqdm
 
     from .job import CACHED_TEXTS, score_files
@@ -74,6 +88,8 @@ def _score(args: Namespace) -> int:
             raise InputError("no such file", path)
         if args.output.resolve() == path.resolve():
             raise InputError("is input and output at once; write to another file", path)
+    if args.rejects and args.rejects.resolve() in {path.resolve() for path in (args.output, *inputs)}:
+        raise InputError("is input or output too; write the rejects to another file", args.rejects)
     for path in filter(None, (args.output, args.rejects)):
         check_free(path, args.overwrite)
     with ExitStack() as stack:
@@ -91,8 +107,10 @@ def _score(args: Namespace) -> int:
 def _score_stdin(args: Namespace) -> int:
     from .stream import score_stream
 
+    if sys.stdin is None:
+        raise InputError("standard input is closed; send the texts there, one a line")
     with Scorer.load(args.bundle, args.device, args.threads) as scorer:
-        score_stream(scorer, sys.stdin.buffer, sys.stdout)
+        score_stream(scorer, getattr(sys.stdin.buffer, "raw", sys.stdin.buffer), sys.stdout)
     return 0
 
 
@@ -275,11 +293,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=RawDescriptionHelpFormatter,
     )
     command.add_arguments(parser)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # results are UTF-8, whatever the terminal's encoding
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     warnings.showwarning = lambda message, *rest: print(f"jirgee: warning: {message}", file=sys.stderr)
     try:
         if "-h" not in argv and "--help" not in argv:
             command.check(name)
-        return command.run(parser.parse_args(argv[1:]))
+        code = command.run(parser.parse_args(argv[1:]))
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
+    except UsageError as error:
+        parser.error(str(error))
     except JirgeeError as error:
         print(f"jirgee: {error}", file=sys.stderr)
         return 1
@@ -287,9 +312,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read our output has seen enough. Python would complain once more while flushing at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        place = "" if error.filename is None else f"{error.filename}: "
+        print(f"jirgee: {place}{error.strerror or error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(
-            f"\njirgee: interrupted; nothing was written. To start over: {' '.join(['jirgee', *argv])}",
+            f"\njirgee: interrupted; no file was written. To start over: {shlex.join(['jirgee', *argv])}",
             file=sys.stderr,
         )
         return 130

@@ -57,21 +57,33 @@ def score_files(
     """
     summary, began = Summary(), time.perf_counter()
     columns: Columns | None = None
+
+    def check(record: dict[str, Any], path: Path, line: int) -> None:
+        nonlocal columns
+        checked_text(record, text_column, path, line)
+        columns = columns or Columns.beside(record, scorer.bundle.labels, sink.nested)
+        if taken := record.keys() & set(columns.names):
+            raise InputError(
+                f'has a column "{min(taken)}", which the first row had not and which the added one would replace; '
+                "score such rows apart",
+                path,
+                line,
+            )
+
     with ThreadPoolExecutor(1, thread_name_prefix="jirgee-job") as background:
         pending: deque[tuple[list[Row], Future[Scores]]] = deque()
 
         def finish() -> None:
-            nonlocal columns
             rows, future = pending.popleft()
             scores = future.result()
-            columns = columns or Columns.beside(rows[0].record, scores.classes, sink.nested)
+            assert columns
             for row, added in zip(rows, columns.cells(scores), strict=True):
                 sink.write(row.record | added)
             summary.scored += len(rows)
             summary.truncated += int(scores.truncated.sum())
             progress(len(rows))
 
-        good = _good_rows(inputs, format, text_column, rejects, summary)
+        good = _good_rows(inputs, format, check, rejects, summary)
         while chunk := list(islice(good, CHUNK)):
             pending.append((chunk, background.submit(scorer.score, [row.record[text_column] for row in chunk])))
             if len(pending) > 1:
@@ -83,14 +95,18 @@ def score_files(
 
 
 def _good_rows(
-    inputs: Sequence[Path], format: str | None, text_column: str, rejects: Sink | None, summary: Summary
+    inputs: Sequence[Path],
+    format: str | None,
+    check: Callable[[dict[str, Any], Path, int], None],
+    rejects: Sink | None,
+    summary: Summary,
 ) -> Iterator[Row]:
     for path in inputs:
         for item in read_rows(path, format):
             summary.rows += 1
             if isinstance(item, Row):
                 try:
-                    checked_text(item.record, text_column, path, item.line)
+                    check(item.record, path, item.line)
                 except InputError as error:
                     if rejects is None:
                         raise
@@ -109,7 +125,7 @@ class Columns:
     """The names of the added columns: ``label``, ``score``, ``p_CLASS`` and (in JSON lines) ``probs``.
 
     Where the input has a column of such a name, which must come through unchanged, all added ones get the prefix
-    ``predicted_``.
+    ``predicted_``, as often as it takes.
     """
 
     label: str
@@ -120,9 +136,15 @@ class Columns:
     @classmethod
     def beside(cls, record: dict[str, Any], classes: Sequence[str], nested: bool) -> Columns:
         plain = ["label", "score", *(f"p_{name}" for name in classes), "probs"]
-        prefix = "predicted_" if set(plain) & record.keys() else ""
+        prefix = ""
+        while any(prefix + name in record for name in plain):
+            prefix += "predicted_"
         label, score, *each, probs = (prefix + name for name in plain)
         return cls(label, score, tuple(each), probs if nested else None)
+
+    @property
+    def names(self) -> list[str]:
+        return [self.label, self.score, *self.classes, *([self.probs] if self.probs else [])]
 
     def cells(self, scores: Scores) -> Iterator[dict[str, Any]]:
         """The added cells of each row, probabilities rounded to 6 decimals."""
