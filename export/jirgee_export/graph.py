@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from optimum.exporters.onnx import export
 from optimum.exporters.tasks import TasksManager
+from safetensors import SafetensorError
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from jirgee.errors import InputError
@@ -29,7 +30,7 @@ def load_model(checkpoint: Path) -> PreTrainedModel:
         model, info = AutoModelForSequenceClassification.from_pretrained(
             checkpoint, attn_implementation="eager", dtype=torch.float32, output_loading_info=True
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(f"cannot be loaded as a model: {str(error).splitlines()[0]}", checkpoint) from None
     if info["missing_keys"]:
         raise InputError(

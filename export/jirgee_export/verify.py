@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from jirgee.bundle import Bundle
 from jirgee.checkpoint import Settings
+from jirgee.errors import BundleError
 from jirgee.metrics import evaluate
 from jirgee.plan import plan
 from jirgee.scorer import Scorer, softmax
@@ -37,7 +38,8 @@ class Comparison:
     """A bundle against the checkpoint on the same texts. Probability changes are absolute, over all classes.
 
     ``batch_effect``: largest change of a probability between a text scored alone and in a full batch. ``accuracy`` and
-    ``macro_f1`` are pairs (checkpoint, bundle), None without labels.
+    ``macro_f1`` are pairs (checkpoint, bundle), None without labels. ``finite``: False for a bundle that gives a NaN or
+    an infinity; then nothing else is measured, and the other figures are the worst there are.
     """
 
     texts: int
@@ -47,6 +49,7 @@ class Comparison:
     batch_effect: float
     accuracy: tuple[float, float] | None = None
     macro_f1: tuple[float, float] | None = None
+    finite: bool = True
 
     @property
     def drop(self) -> float:
@@ -55,6 +58,8 @@ class Comparison:
 
     def failures(self, limits: Limits) -> list[str]:
         """Each limit that is exceeded, in words; empty if the bundle may be written."""
+        if not self.finite:
+            return ["it gives scores that are not finite numbers"]
         one = 100 / self.texts
         found = []
         if self.drop > max(limits.max_drop, one) + 1e-9:
@@ -84,8 +89,11 @@ def reference_probs(model: PreTrainedModel, settings: Settings, tokenizer: bytes
 
 def compare(bundle: Bundle, texts: Sequence[str], reference: np.ndarray, gold: np.ndarray | None) -> Comparison:
     """Score ``texts`` with ``bundle`` and hold them against ``reference`` [n, k] (and ``gold`` [n], where known)."""
-    with Scorer.load(bundle, device="cpu") as scorer:
-        probs = scorer.score(texts).probs
+    try:
+        with Scorer.load(bundle, device="cpu") as scorer:
+            probs = scorer.score(texts).probs
+    except BundleError:  # the bundle has just been written and loaded: what is wrong is a logit
+        return Comparison(len(texts), len(texts), 1.0, 1.0, 1.0, finite=False)
     with Scorer.load(bundle, device="cpu", token_budget=1) as alone:
         sample = list(dict.fromkeys(texts))[:BATCH_EFFECT_TEXTS]
         rows = [list(texts).index(text) for text in sample]

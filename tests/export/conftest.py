@@ -1,0 +1,127 @@
+"""The tiny checkpoint as a model in PyTorch and as graphs, each made once a session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jirgee.scorer import softmax
+from jirgee_export.cli import EXPORT
+
+# Without the extra [export] these cannot even be imported.
+collect_ignore_glob = ["test_*.py"] if EXPORT.missing() else []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """A model 32 wide has no work for a second thread; on a busy machine the two wait for each other."""
+    if EXPORT.missing():
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_checkpoint: Path) -> Any:
+    from jirgee_export.graph import load_model
+
+    return load_model(tiny_checkpoint)
+
+
+@pytest.fixture(scope="session")
+def plain_graph(tmp_path_factory: pytest.TempPathFactory, tiny_model: Any) -> Path:
+    """The tiny model as the exporter writes it: a file, nothing fused."""
+    from jirgee_export.graph import export_graph
+
+    path = tmp_path_factory.mktemp("graph") / "graph.onnx"
+    export_graph(tiny_model, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def fused_bytes(plain_graph: Path, tiny_model: Any) -> bytes:
+    from jirgee_export.optimise import optimise
+
+    return optimise(plain_graph, tiny_model.config).SerializeToString()
+
+
+@pytest.fixture
+def fused(fused_bytes: bytes) -> Any:
+    """The optimised tiny graph, an own copy for each test."""
+    import onnx
+
+    return onnx.load_from_string(fused_bytes)
+
+
+def run_graph(model: Any, ids: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+    """Probabilities [n, k] by an ONNX model (or its path) in a plain onnxruntime session on one thread."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    source = str(model) if isinstance(model, Path) else model.SerializeToString()
+    session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    mask = np.ones_like(ids) if mask is None else mask
+    arrays = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+    types = {"tensor(int32)": np.int32, "tensor(int64)": np.int64}
+    feed = {value.name: arrays[value.name].astype(types[value.type]) for value in session.get_inputs()}
+    return softmax(np.asarray(session.run(None, feed)[0]))
+
+
+def run_torch(model: Any, ids: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+    """Probabilities [n, k] by a model in PyTorch."""
+    import torch
+
+    mask = np.ones_like(ids) if mask is None else mask
+    with torch.inference_mode():
+        output = model(input_ids=torch.from_numpy(ids).long(), attention_mask=torch.from_numpy(mask).long())
+    return softmax(output.logits.numpy())
+
+
+def random_batch(rows: int, width: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids and a mask [rows, width]; the first row fills its width, the others are padded."""
+    rng = np.random.default_rng(seed)
+    ids = rng.integers(5, 600, (rows, width))
+    lengths = rng.integers(1, width + 1, rows)
+    lengths[0] = width
+    mask = (np.arange(width) < lengths[:, None]).astype(np.int64)
+    return np.where(mask, ids, 3), mask
+
+
+def scale_spoiled(apply: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A recipe's ``apply`` whose result has every second weight scale of its channels times 30."""
+    from onnx import numpy_helper
+
+    def spoiled(model: Any) -> Any:
+        stored = apply(model)
+        scales = [tensor for tensor in stored.graph.initializer if tensor.name.endswith("_scale") and tensor.dims]
+        assert scales, "nothing to spoil"
+        for tensor in scales:
+            values = numpy_helper.to_array(tensor).copy()
+            values[::2] *= 30
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+        return stored
+
+    return spoiled
+
+
+def not_a_number(apply: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A recipe's ``apply`` whose result has a weight scale that is not a number."""
+    from onnx import numpy_helper
+
+    def spoiled(model: Any) -> Any:
+        stored = apply(model)
+        tensor = next(t for t in stored.graph.initializer if t.name.endswith("_scale") and t.dims)
+        tensor.CopyFrom(numpy_helper.from_array(np.full(tuple(tensor.dims), np.nan, np.float32), tensor.name))
+        return stored
+
+    return spoiled

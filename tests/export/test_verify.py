@@ -1,0 +1,84 @@
+"""The gate's arithmetic, and that a comparison measures what it says."""
+
+import numpy as np
+import pytest
+
+from jirgee.bundle import Bundle
+from jirgee.checkpoint import read_settings
+from jirgee_export.verify import Comparison, Limits, compare, reference_probs
+
+
+def compared(texts, flips=0, accuracy=None):
+    return Comparison(texts, flips, 0.0, 0.0, 0.0, accuracy)
+
+
+@pytest.mark.parametrize(
+    ("texts", "flips", "limits", "passes"),
+    [
+        (1000, 10, Limits(), True),  # 1 % is the limit itself
+        (1000, 11, Limits(), False),
+        (1000, 50, Limits(max_flips=5), True),
+        (1000, 51, Limits(max_flips=5), False),
+        (20, 1, Limits(), True),  # one text is always allowed: 5 % of twenty
+        (20, 2, Limits(), False),
+        (20, 1, Limits(max_flips=0), True),
+        (20, 2, Limits(max_flips=0), False),
+        (3, 1, Limits(), True),
+        (3, 0, Limits(max_flips=0), True),
+    ],
+)
+def test_the_limit_on_flips(texts, flips, limits, passes):
+    failures = compared(texts, flips).failures(limits)
+    assert (failures == []) == passes
+    if not passes:
+        assert failures[0].startswith(f"{flips} of {texts} labels flip, {100 * flips / texts:.2f} % (limit ")
+
+
+@pytest.mark.parametrize(
+    ("texts", "right", "limits", "passes"),
+    [
+        (1000, (900, 895), Limits(), True),  # half a point is the limit itself
+        (1000, (900, 894), Limits(), False),
+        (1000, (900, 880), Limits(max_drop=2), True),
+        (50, (45, 44), Limits(), True),  # one text is always allowed: two points of fifty
+        (50, (45, 43), Limits(), False),
+        (50, (45, 44), Limits(max_drop=0), True),
+        (50, (40, 50), Limits(max_drop=0), True),
+    ],
+)
+def test_the_limit_on_accuracy(texts, right, limits, passes):
+    failures = compared(texts, accuracy=(right[0] / texts, right[1] / texts)).failures(limits)
+    assert (failures == []) == passes
+    if not passes:
+        assert failures[0].startswith(f"accuracy drops {100 * (right[0] - right[1]) / texts:.2f} points (limit ")
+        assert "--max-drop" in failures[0]
+
+
+def test_both_limits_are_reported():
+    assert len(compared(100, 50, (0.9, 0.5)).failures(Limits())) == 2
+
+
+def test_the_reference_is_pytorch_one_text_at_a_time(tiny_checkpoint, tiny_model, texts):
+    settings = read_settings(tiny_checkpoint)
+    tokenizer = (tiny_checkpoint / settings.tokenizer.file).read_bytes()
+    together = reference_probs(tiny_model, settings, tokenizer, texts)
+    alone = np.concatenate([reference_probs(tiny_model, settings, tokenizer, [text]) for text in texts])
+    assert np.abs(together - alone).max() < 1e-5
+
+
+def test_compare_counts_flips_changes_and_accuracy(tiny_bundle, tiny_checkpoint, tiny_model, texts):
+    bundle, settings = Bundle.load(tiny_bundle), read_settings(tiny_checkpoint)
+    reference = reference_probs(tiny_model, settings, (tiny_checkpoint / settings.tokenizer.file).read_bytes(), texts)
+    same = compare(bundle, texts, reference, reference.argmax(axis=1))
+    assert (same.texts, same.flips, same.accuracy) == (60, 0, (1.0, 1.0))
+    assert same.max_change < 1e-4
+    assert same.batch_effect < 1e-4
+
+    turned = reference.copy()
+    turned[:7] = turned[:7, ::-1]
+    other = compare(bundle, texts, turned, turned.argmax(axis=1))
+    assert other.flips == 7
+    assert other.accuracy == (1.0, pytest.approx(53 / 60))
+    assert other.drop == pytest.approx(700 / 60)
+    assert other.max_change == pytest.approx(np.abs(turned - reference).max(), abs=1e-4)
+    assert compare(bundle, texts, turned, None).accuracy is None
