@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import BertConfig, BertModel
@@ -72,7 +73,7 @@ def test_an_unknown_label_in_the_data_names_its_line(capsys, tmp_path, tiny_chec
 
 def test_the_command_line_refuses_in_one_line_and_leaves_nothing(capsys, tmp_path, tiny_checkpoint):
     base = tmp_path / "base"
-    sizes = {"vocab_size": 600, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    sizes: dict[str, Any] = {"vocab_size": 600, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
     BertModel(BertConfig(**sizes, intermediate_size=8)).save_pretrained(base)
     for name in ("spiece.model", "tokenizer_config.json"):
         (base / name).write_bytes((tiny_checkpoint / name).read_bytes())

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def test_a_directory_that_is_no_checkpoint_says_how_one_is_made(tmp_path, origin
 
 
 def test_a_base_without_a_classifier_says_how_to_train_it(tmp_path):
-    sizes = {"vocab_size": 50, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    sizes: dict[str, Any] = {"vocab_size": 50, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
     BertModel(BertConfig(**sizes, intermediate_size=8)).save_pretrained(tmp_path)
     refuse(tmp_path, "classifier", "not a fine-tuned classifier", f"jirgee train DATA --base {tmp_path} -o CHECKPOINT")
 

@@ -2,6 +2,7 @@
 
 import gzip
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -93,7 +94,7 @@ def test_one_label_is_not_enough(tmp_path):
 
 def labelled(rows):
     texts, labels = zip(*rows, strict=True)
-    return Labelled(list(texts), list(labels), [("rows.tsv", i + 2) for i in range(len(rows))])
+    return Labelled(list(texts), list(labels), [(Path("rows.tsv"), i + 2) for i in range(len(rows))])
 
 
 @pytest.mark.parametrize("seed", range(5))
