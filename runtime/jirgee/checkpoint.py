@@ -21,11 +21,14 @@ DEFAULT_MAX_TOKENS = 128
 
 @dataclass(frozen=True)
 class Settings:
-    """``tokenizer``: with ``tokenizer.file`` in the directory. ``temperature``: logits are divided by it."""
+    """``tokenizer``: with ``tokenizer.file`` in the directory. ``temperature``: logits are divided by it.
+    ``ngram_weight``: of the logits of ``ngrams.npz``, which are then added; 0 if there is none.
+    """
 
     tokenizer: TokenizerSpec
     max_tokens: int = DEFAULT_MAX_TOKENS
     temperature: float = 1.0
+    ngram_weight: float = 0.0
 
     def write(self, directory: Path) -> None:
         data = {
@@ -33,6 +36,7 @@ class Settings:
             "tokenizer": self.tokenizer.to_json(),
             "max_tokens": self.max_tokens,
             "temperature": self.temperature,
+            "ngram_weight": self.ngram_weight,
         }
         (directory / SETTINGS).write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -42,7 +46,8 @@ def read_settings(directory: Path) -> Settings:
     if (directory / SETTINGS).is_file():
         data = read_json(directory / SETTINGS)
         try:
-            settings = Settings(TokenizerSpec.from_json(data["tokenizer"]), data["max_tokens"], data["temperature"])
+            tokenizer = TokenizerSpec.from_json(data["tokenizer"])
+            settings = Settings(tokenizer, data["max_tokens"], data["temperature"], data.get("ngram_weight", 0.0))
         except KeyError as error:
             raise InputError(f"has no {error}; train again", directory / SETTINGS) from None
         except BundleError as error:
@@ -51,6 +56,8 @@ def read_settings(directory: Path) -> Settings:
             raise InputError(f"max_tokens is {settings.max_tokens!r}, not a whole number above 0", directory / SETTINGS)
         if type(settings.temperature) not in (int, float) or not 0 < settings.temperature < float("inf"):
             raise InputError(f"temperature is {settings.temperature!r}, not a number above 0", directory / SETTINGS)
+        if type(settings.ngram_weight) not in (int, float) or not 0 <= settings.ngram_weight < float("inf"):
+            raise InputError(f"ngram_weight is {settings.ngram_weight!r}, not a number from 0", directory / SETTINGS)
         return settings
     for name, lower in (("mn_uncased.model", True), ("mn_cased.model", False)):
         if (directory / name).is_file():
@@ -77,9 +84,10 @@ def read_labels(directory: Path) -> list[str] | None:
         return None
     try:
         labels = [names[key] for key in sorted(names, key=int)]
-    except (TypeError, ValueError, AttributeError):
-        labels = [None]
-    if not all(isinstance(label, str) for label in labels):
+        sound = all(isinstance(label, str) for label in labels)
+    except (TypeError, ValueError):
+        labels, sound = [], False
+    if not sound:
         raise InputError("id2label must be an object from logit number to name", config)
     return labels
 

@@ -168,6 +168,7 @@ def _info(args: Namespace) -> int:
         "size (bytes)": bundle.size,
         "max tokens": bundle.max_tokens,
         "temperature": bundle.temperature,
+        "n-gram weight": bundle.ngram_weight,
         "tolerance": bundle.tolerance,
         "provenance": dict(bundle.provenance),
         "files": {name: sha256 for name, (_, sha256) in bundle.files.items()},
@@ -310,7 +311,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except BrokenPipeError:
         # Whoever read our output has seen enough. Python would complain once more while flushing at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     except OSError as error:
         place = "" if error.filename is None else f"{error.filename}: "

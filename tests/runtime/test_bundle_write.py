@@ -132,8 +132,8 @@ def test_a_failing_disk_keeps_the_old_bundle(
 
         return call
 
-    monkeypatch.setattr(jirgee.bundle.os, "rename", failing(rename))
-    monkeypatch.setattr(jirgee.bundle.os, "replace", failing(replace))
+    monkeypatch.setattr("jirgee.bundle.os.rename", failing(rename))
+    monkeypatch.setattr("jirgee.bundle.os.replace", failing(replace))
     with pytest.raises(OSError, match="No space left"):
         make_bundle(name, overwrite=True, labels=["other", "names"])
     monkeypatch.undo()

@@ -252,7 +252,7 @@ def test_a_fault_of_the_program_is_not_hidden(monkeypatch: pytest.MonkeyPatch, t
     def broken(*args: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(cli.Bundle, "load", broken)
+    monkeypatch.setattr("jirgee.bundle.Bundle.load", broken)
     with pytest.raises(ZeroDivisionError):
         cli.main(["info", str(tiny_bundle)])
 
@@ -266,7 +266,7 @@ def test_an_interrupt_is_130_and_says_what_to_type(
     def interrupted(*args: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli.Bundle, "load", interrupted)
+    monkeypatch.setattr("jirgee.bundle.Bundle.load", interrupted)
     code, out, err = call(capsys, "info", "my bundle")
     assert (code, out) == (130, "")
     assert err.strip().endswith(shlex.join(["jirgee", "info", "my bundle"]))

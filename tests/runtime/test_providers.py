@@ -115,11 +115,11 @@ def test_the_driver_is_looked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> No
         asked.append(name)
         raise OSError(name)
 
-    monkeypatch.setattr(providers.ctypes, "CDLL", absent)
-    monkeypatch.setattr(providers.platform, "system", lambda: "Linux")
+    monkeypatch.setattr("jirgee.providers.ctypes.CDLL", absent)
+    monkeypatch.setattr("jirgee.providers.platform.system", lambda: "Linux")
     assert providers._has_driver() is False
     assert asked == ["libcuda.so.1", "libcuda.so"]
-    monkeypatch.setattr(providers.ctypes, "CDLL", lambda name: object())
+    monkeypatch.setattr("jirgee.providers.ctypes.CDLL", lambda name: object())
     assert providers._has_driver() is True
 
 
