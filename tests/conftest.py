@@ -49,16 +49,16 @@ def spm_bert_model(tmp_path_factory: pytest.TempPathFactory, sample_texts: list[
     return prefix.with_suffix(".model")
 
 
-TINY = dict(
-    vocab_size=600,
-    hidden_size=32,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    intermediate_size=64,
-    max_position_embeddings=64,
-    type_vocab_size=2,
-    pad_token_id=3,
-)
+TINY = {
+    "vocab_size": 600,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": 64,
+    "type_vocab_size": 2,
+    "pad_token_id": 3,
+}
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ import onnx
 from onnx import ModelProto
 
 from jirgee.bench import probe_texts
-from jirgee.bundle import CARD, MODEL, REPORT, Bundle, write
+from jirgee.bundle import CARD, MODEL, NGRAMS, REPORT, Bundle, write
 from jirgee.checkpoint import read_labels, read_settings
 from jirgee.errors import GateError
 from jirgee.labelled import read_labelled
@@ -61,7 +61,7 @@ def build(
         texts, gold = held_out.texts, held_out.indices(labels)
     else:
         texts, gold = probe_texts(tokenizer_file.read_bytes(), count=200), None
-    reference = reference_probs(model, settings, tokenizer_file.read_bytes(), texts)
+    reference = reference_probs(model, settings, checkpoint, texts)
 
     with tempfile.TemporaryDirectory(prefix="jirgee-export-") as work:
         say("exporting the graph")
@@ -74,6 +74,8 @@ def build(
                 MODEL: stored.SerializeToString(),
                 tokenizer_file.name: tokenizer_file,
             }
+            if settings.ngram_weight:
+                files[NGRAMS] = checkpoint / NGRAMS
             bundle = write(
                 Path(work) / f"trial-{name}",
                 files,
@@ -84,6 +86,7 @@ def build(
                 recipe=name,
                 safe_on=RECIPES[name].safe_on,
                 temperature=settings.temperature,
+                ngram_weight=settings.ngram_weight,
                 tolerance=0.0,
                 provenance=_provenance(checkpoint, data),
             )
@@ -125,7 +128,8 @@ def _finish(
     files: dict[str, bytes | Path] = {name: trial.path / name for name in trial.files}
     files[REPORT] = (dumps(report, indent=1, ensure_ascii=False) + "\n").encode()
     files[CARD] = _card(trial, comparison, data).encode()
-    same = ("labels", "inputs", "max_tokens", "tokenizer", "recipe", "safe_on", "temperature", "provenance")
+    same = ("labels", "inputs", "max_tokens", "tokenizer", "recipe", "safe_on")
+    same += ("temperature", "ngram_weight", "provenance")
     fields: dict[str, Any] = {name: getattr(trial, name) for name in same}
     tolerance = float(np.ceil(comparison.batch_effect * 1000 + 1) / 1000)
     return write(out, files, overwrite=overwrite, tolerance=min(tolerance, 1.0), **fields)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from jirgee.bundle import Bundle
+from jirgee.bundle import NGRAMS, Bundle
 from jirgee.checkpoint import Settings
 from jirgee.errors import BundleError
 from jirgee.metrics import evaluate
+from jirgee.ngrams import NgramModel
 from jirgee.plan import plan
 from jirgee.scorer import Scorer, softmax
 from jirgee.tokens import Tokenizer
@@ -75,8 +77,9 @@ class Comparison:
         return asdict(self) | {"drop_points": self.drop}
 
 
-def reference_probs(model: PreTrainedModel, settings: Settings, tokenizer: bytes, texts: Sequence[str]) -> np.ndarray:
-    """Probabilities float32 [n, k] by PyTorch in fp32: what the checkpoint says."""
+def reference_probs(model: PreTrainedModel, settings: Settings, directory: Path, texts: Sequence[str]) -> np.ndarray:
+    """Probabilities float32 [n, k] by PyTorch in fp32: what the checkpoint in ``directory`` says."""
+    tokenizer = (directory / settings.tokenizer.file).read_bytes()
     encoded = Tokenizer(settings.tokenizer, tokenizer, settings.max_tokens).encode(texts)
     logits = np.zeros((len(texts), model.config.num_labels), dtype=np.float32)
     with torch.inference_mode():
@@ -84,7 +87,11 @@ def reference_probs(model: PreTrainedModel, settings: Settings, tokenizer: bytes
             ids, mask = encoded.padded(batch.rows, batch.width, settings.tokenizer.pad_id)
             output = model(input_ids=torch.from_numpy(ids).long(), attention_mask=torch.from_numpy(mask).long())
             logits[batch.rows] = output.logits.numpy()
-    return softmax(logits, settings.temperature)
+    scaled = logits / settings.temperature
+    if settings.ngram_weight:
+        ngrams = NgramModel.from_bytes((directory / NGRAMS).read_bytes(), model.config.num_labels)
+        scaled += settings.ngram_weight * ngrams.logits(texts)
+    return softmax(scaled)
 
 
 def compare(bundle: Bundle, texts: Sequence[str], reference: np.ndarray, gold: np.ndarray | None) -> Comparison:

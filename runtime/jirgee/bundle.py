@@ -3,6 +3,7 @@
     manifest.json     what the model is and the size and SHA-256 of every other file
     manifest.sha256   the manifest's own hash, as ``sha256sum -c`` reads it
     model.onnx        token ids -> logits
+    ngrams.npz        in a hybrid: hashed character n-grams -> logits that are added
     tokenizer file    as the manifest names it
     report.json       how it compares with the checkpoint it came from
     README.md         model card
@@ -30,13 +31,9 @@ from .errors import BundleError, InputError
 from .tokens import TokenizerSpec
 
 FORMAT_VERSION = 1
-MANIFEST, MANIFEST_HASH, MODEL, REPORT, CARD = (
-    "manifest.json",
-    "manifest.sha256",
-    "model.onnx",
-    "report.json",
-    "README.md",
-)
+MANIFEST, MANIFEST_HASH = "manifest.json", "manifest.sha256"
+MODEL, REPORT, CARD = "model.onnx", "report.json", "README.md"
+NGRAMS = "ngrams.npz"
 PACKED_SUFFIX = ".jirgee"
 MAX_MANIFEST_BYTES = 1 << 20
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -51,7 +48,8 @@ class Bundle:
     """A verified bundle. ``Bundle.load`` is the way to get one; holding one means that every hash matched.
 
     ``labels``: class names in logit order. ``inputs``: the graph's input names. ``max_tokens``: longest encoding.
-    ``temperature``: logits are divided by it before softmax. ``recipe``: how the weights are stored.
+    ``temperature``: logits are divided by it before softmax. ``ngram_weight``: of the logits of ``ngrams.npz`` that are
+    then added, 0 if there is none. ``recipe``: how the weights are stored.
     ``safe_on``: kinds of CPU on which the recipe keeps its accuracy (``any`` or ``int8_dot``).
     ``tolerance``: largest change of a probability that other texts in the same batch may cause.
     ``files``: name -> (size in bytes, SHA-256). ``provenance``: where the model came from, for people.
@@ -66,6 +64,7 @@ class Bundle:
     recipe: str
     safe_on: str
     temperature: float
+    ngram_weight: float
     tolerance: float
     files: Mapping[str, tuple[int, str]]
     provenance: Mapping[str, Any]
@@ -190,6 +189,7 @@ def _parse(path: Path, raw: bytes) -> Bundle:
             recipe=data["recipe"],
             safe_on=data["safe_on"],
             temperature=data["temperature"],
+            ngram_weight=data["ngram_weight"],
             tolerance=data["tolerance"],
             files=files,
             provenance=data["provenance"],
@@ -206,8 +206,11 @@ def _parse(path: Path, raw: bytes) -> Bundle:
             and bundle.max_tokens > 0
             and isinstance(bundle.recipe, str)
             and bundle.safe_on in SAFE_ON
-            and all(type(number) in (int, float) for number in (bundle.temperature, bundle.tolerance))
+            and all(
+                type(number) in (int, float) for number in (bundle.temperature, bundle.ngram_weight, bundle.tolerance)
+            )
             and 0 < float(bundle.temperature) < float("inf")
+            and 0 <= float(bundle.ngram_weight) < float("inf")
             and 0 <= bundle.tolerance <= 1
             and isinstance(bundle.provenance, dict)
             and all(type(size) is int and size >= 0 and isinstance(sha, str) for size, sha in files.values())
@@ -217,7 +220,7 @@ def _parse(path: Path, raw: bytes) -> Bundle:
     if not sound:
         raise BundleError(f"{path}: {MANIFEST} holds a value out of its range")
     _check_file_names(path, files)
-    for name in (MODEL, bundle.tokenizer.file):
+    for name in (MODEL, bundle.tokenizer.file, *([NGRAMS] if bundle.ngram_weight else [])):
         if name not in files:
             raise BundleError(f"{path}: {MANIFEST} lists no {name}")
     return bundle

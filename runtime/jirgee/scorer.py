@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from .bundle import Bundle
+from .bundle import NGRAMS, Bundle
 from .errors import BundleError, MachineError
 from .machine import cpu_count, has_int8_dot
+from .ngrams import NgramModel
 from .plan import Batch, plan
 from .providers import choose_device, open_session
 from .tokens import Encoded, Tokenizer
@@ -59,6 +60,9 @@ class Scorer:
         self.tokenizer = Tokenizer(bundle.tokenizer, bundle.read(bundle.tokenizer.file), bundle.max_tokens)
         self._session = open_session(_for_session(bundle.model()), device, intra_threads=1)
         self._inputs = _checked_inputs(bundle, self._session)
+        self._ngrams = None
+        if bundle.ngram_weight:
+            self._ngrams = NgramModel.from_bytes(bundle.read(NGRAMS), len(bundle.labels))
         self._workers = ThreadPoolExecutor(threads, thread_name_prefix="jirgee")
         self._cache = _Cache(cache_texts)
 
@@ -102,22 +106,27 @@ class Scorer:
         row_slot = np.fromiter((slots.setdefault(text, len(slots)) for text in texts), np.int64, count=len(texts))
         unique = list(slots)
         probs = np.zeros((len(unique), len(self.bundle.labels)), dtype=np.float32)
+        logits = np.zeros(probs.shape)
         truncated = np.zeros(len(unique), dtype=bool)
 
         todo = self._cache.take(unique, probs, truncated)
         pending: list[tuple[np.ndarray, Future[np.ndarray]]] = []
         for start in range(0, len(todo), WINDOW):
             window = todo[start : start + WINDOW]
-            encoded = self.tokenizer.encode([unique[slot] for slot in window])
+            window_texts = [unique[slot] for slot in window]
+            encoded = self.tokenizer.encode(window_texts)
             truncated[window] = encoded.truncated
             for batch in plan(encoded.lengths, self.token_budget):
                 pending.append((window[batch.rows], self._workers.submit(self._run, encoded, batch)))
+            if self._ngrams:
+                logits[window] = self.bundle.ngram_weight * self._ngrams.logits(window_texts)
         try:
             for window_slots, result in pending:
-                probs[window_slots] = result.result()
+                logits[window_slots] += result.result() / self.bundle.temperature
         finally:
             for _, result in pending:
                 result.cancel()
+        probs[todo] = softmax(logits[todo])
         self._cache.put(unique, todo, probs, truncated)
         return Scores(probs[row_slot], list(self.bundle.labels), truncated[row_slot])
 
@@ -133,7 +142,7 @@ class Scorer:
             raise MachineError(
                 f"onnxruntime failed on {len(ids)} texts of {batch.width} tokens: {text}{hint}"
             ) from error
-        return softmax(logits, self.bundle.temperature)
+        return logits
 
     def close(self) -> None:
         """Stop the worker threads. The scorer cannot be used afterwards."""

@@ -9,8 +9,7 @@ def test_tiny_bundle_scores_as_pytorch(tiny_checkpoint, tiny_bundle, texts):
     from jirgee_export.verify import reference_probs
 
     settings = read_settings(tiny_checkpoint)
-    model = (tiny_checkpoint / settings.tokenizer.file).read_bytes()
-    expected = reference_probs(load_model(tiny_checkpoint), settings, model, texts)
+    expected = reference_probs(load_model(tiny_checkpoint), settings, tiny_checkpoint, texts)
     with jirgee.Scorer.load(tiny_bundle) as scorer:
         scores = scorer.score(texts)
     assert np.abs(scores.probs - expected).max() < 1e-4

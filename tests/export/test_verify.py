@@ -60,15 +60,14 @@ def test_both_limits_are_reported():
 
 def test_the_reference_is_pytorch_one_text_at_a_time(tiny_checkpoint, tiny_model, texts):
     settings = read_settings(tiny_checkpoint)
-    tokenizer = (tiny_checkpoint / settings.tokenizer.file).read_bytes()
-    together = reference_probs(tiny_model, settings, tokenizer, texts)
-    alone = np.concatenate([reference_probs(tiny_model, settings, tokenizer, [text]) for text in texts])
+    together = reference_probs(tiny_model, settings, tiny_checkpoint, texts)
+    alone = np.concatenate([reference_probs(tiny_model, settings, tiny_checkpoint, [text]) for text in texts])
     assert np.abs(together - alone).max() < 1e-5
 
 
 def test_compare_counts_flips_changes_and_accuracy(tiny_bundle, tiny_checkpoint, tiny_model, texts):
     bundle, settings = Bundle.load(tiny_bundle), read_settings(tiny_checkpoint)
-    reference = reference_probs(tiny_model, settings, (tiny_checkpoint / settings.tokenizer.file).read_bytes(), texts)
+    reference = reference_probs(tiny_model, settings, tiny_checkpoint, texts)
     same = compare(bundle, texts, reference, reference.argmax(axis=1))
     assert (same.texts, same.flips, same.accuracy) == (60, 0, (1.0, 1.0))
     assert same.max_change < 1e-4

@@ -31,6 +31,7 @@ def make_bundle(tmp_path: Path) -> MakeBundle:
             "recipe": "fp32",
             "safe_on": "any",
             "temperature": 1.0,
+            "ngram_weight": 0.0,
             "tolerance": 0.0,
             "provenance": {"made by": "a test"},
         }

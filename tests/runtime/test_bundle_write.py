@@ -102,7 +102,7 @@ def test_a_source_that_cannot_be_read_leaves_nothing(make_bundle: Any, tmp_path:
     fields = {key: getattr(bundle, key) for key in ("labels", "inputs", "tokenizer", "recipe", "safe_on", "max_tokens")}
     files: dict[str, bytes | Path] = {"model.onnx": b"x", "pieces.model": tmp_path / "absent"}
     with pytest.raises(OSError, match="absent"):
-        write(tmp_path / name, files, temperature=1.0, tolerance=0.0, provenance={}, **fields)
+        write(tmp_path / name, files, temperature=1.0, ngram_weight=0.0, tolerance=0.0, provenance={}, **fields)
     assert names(tmp_path) == ["good"]
 
 
@@ -112,7 +112,7 @@ def test_a_file_name_that_a_bundle_may_not_hold(make_bundle: Any, tmp_path: Path
     fields = {key: getattr(bundle, key) for key in ("labels", "inputs", "tokenizer", "recipe", "safe_on", "max_tokens")}
     files: dict[str, bytes | Path] = {"model.onnx": b"x", "pieces.model": b"y", bad: b"z"}
     with pytest.raises(BundleError, match="may not hold"):
-        write(tmp_path / "fake", files, temperature=1.0, tolerance=0.0, provenance={}, **fields)
+        write(tmp_path / "fake", files, temperature=1.0, ngram_weight=0.0, tolerance=0.0, provenance={}, **fields)
     assert names(tmp_path) == ["good"]
 
 

@@ -200,7 +200,17 @@ def test_the_bundles_temperature_is_used(tiny_bundle: Path, tmp_path: Path, expe
     from jirgee.bundle import write
 
     bundle = Bundle.load(tiny_bundle)
-    names = ("labels", "inputs", "max_tokens", "tokenizer", "recipe", "safe_on", "tolerance", "provenance")
+    names = (
+        "labels",
+        "inputs",
+        "max_tokens",
+        "tokenizer",
+        "recipe",
+        "safe_on",
+        "ngram_weight",
+        "tolerance",
+        "provenance",
+    )
     fields = {name: getattr(bundle, name) for name in names}
     files: dict[str, bytes | Path] = {name: bundle.read(name) for name in bundle.files}
     warm = write(tmp_path / "warm", files, **fields, temperature=bundle.temperature * 3)
@@ -214,7 +224,17 @@ def test_a_packed_bundle_scores_the_same(tiny_bundle: Path, tmp_path: Path, expe
     from jirgee.bundle import write
 
     bundle = Bundle.load(tiny_bundle)
-    names = ("labels", "inputs", "max_tokens", "tokenizer", "recipe", "safe_on", "tolerance", "provenance")
+    names = (
+        "labels",
+        "inputs",
+        "max_tokens",
+        "tokenizer",
+        "recipe",
+        "safe_on",
+        "ngram_weight",
+        "tolerance",
+        "provenance",
+    )
     files: dict[str, bytes | Path] = {name: tiny_bundle / name for name in bundle.files}
     fields = {name: getattr(bundle, name) for name in (*names, "temperature")}
     with Scorer.load(write(tmp_path / "tiny.jirgee", files, **fields).path, "cpu") as packed:
@@ -232,7 +252,7 @@ def test_a_graph_that_is_not_the_manifests(tiny_bundle: Path, tmp_path: Path, la
     from jirgee.bundle import write
 
     bundle = Bundle.load(tiny_bundle)
-    names = ("max_tokens", "tokenizer", "recipe", "safe_on", "tolerance", "provenance", "temperature")
+    names = ("max_tokens", "tokenizer", "recipe", "safe_on", "ngram_weight", "tolerance", "provenance", "temperature")
     files: dict[str, bytes | Path] = {name: tiny_bundle / name for name in bundle.files}
     fields = {name: getattr(bundle, name) for name in names}
     with pytest.raises(BundleError, match=message):

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
-import tempfile
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from jirgee.bundle import check_free, replace
-from jirgee.checkpoint import Settings, read_settings
+from jirgee.bundle import check_free
 from jirgee.command import Command
-from jirgee.errors import InputError
 
 from .recipe import DEFAULT_BASE, TYPES, Recipe, read_recipe
 
@@ -26,6 +22,7 @@ HELP = {
     "max_tokens": "longest encoding; texts are cut there, in training and for ever after",
     "patience": "stop after so many epochs without a better dev accuracy; 0 runs all",
     "dev_share": "share held out when there is no dev file",
+    "ngrams": "of a hybrid: log2 of the buckets of its character n-grams, say 16; 0: the encoder alone",
     "seed": "of the new head, the order of rows and the split",
 }
 
@@ -54,44 +51,24 @@ def _run(args: Namespace) -> int:
 
     data = read_dataset(args.data, recipe.dev_share, recipe.seed, args.text_column, args.label_column)
     import torch  # noqa: F401  its absence is reported by Command.check; heavy, so after the data is known to be good
-    from transformers import set_seed
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     if args.quiet or not sys.stderr.isatty():
         logging.disable_progress_bar()
 
-    from . import bases, fit, model, report
+    from .run import open_base, train
 
-    base = bases.resolve(recipe.base)
-    spec = read_settings(base).tokenizer
-    limit = model.position_limit(base)
-    if recipe.max_tokens > limit:
-        raise InputError(
-            f"max_tokens {recipe.max_tokens} is more than the {limit} positions of {recipe.base}; lower --max-tokens"
-        )
-    settings = Settings(spec, recipe.max_tokens)
-    set_seed(recipe.seed)
-    classifier = model.load_classifier(base, data.classes)
+    opened = open_base(recipe, data.classes)
     print(describe(data), file=sys.stderr)  # only now: a refusal above is one line
-
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{args.output.name}.", dir=args.output.parent))
-    try:
-        fitted = fit.fit(classifier, data, settings, recipe, base, staging / "work", quiet=args.quiet)
-        out = staging / "checkpoint"
-        out.mkdir()
-        model.save_checkpoint(fitted.model, base, settings, out)
-        (out / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")
-        results = report.eval_results(fitted, data)
-        report.write_results(results, out)
-        replace(out, args.output)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    results = train(opened, data, recipe, args.output, args.quiet)
     baseline = results["baseline_tfidf"]
     print(f"{'':24}{'accuracy':>10}{'macro F1':>10}")
     print(f"{'TF-IDF + logistic':24}{baseline['accuracy']:10.4f}{baseline['macro_f1']:10.4f}")
-    print(f"{'fine-tuned':24}{results['accuracy']:10.4f}{results['macro_f1']:10.4f}")
+    for name in ("encoder", "ngrams", "hybrid"):
+        if part := results.get(name):
+            print(f"{name:24}{part['accuracy']:10.4f}{part['macro_f1']:10.4f}")
+    print(f"expected calibration error {results['ece_uncalibrated']:.4f} -> {results['ece']:.4f} (cross-fitted)")
     steps, seconds, rows = results["global_step"], results["seconds"], results["dev_rows"]
     print(f"{args.output}: {steps} steps in {seconds:.0f} s; judged on {rows} dev rows")
     return 0

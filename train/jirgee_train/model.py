@@ -21,7 +21,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from jirgee.checkpoint import SETTINGS, Settings, read_json
+from jirgee.checkpoint import SETTINGS, Settings, read_json, read_settings
 from jirgee.errors import InputError
 
 # Names that older checkpoints gave to the same tensors.
@@ -112,7 +112,10 @@ def _load_original(directory: Path, names: dict[str, Any]) -> PreTrainedModel:
                 directory,
             )
         raise InputError("has no pytorch_model.bin beside bert_config.json", directory)
-    config = BertConfig(**read_json(directory / "bert_config.json"), **names)
+    pad = read_settings(
+        directory
+    ).tokenizer.pad_id  # transformers would take row 0, the unknown piece, and never train it
+    config = BertConfig(**{"pad_token_id": pad, **read_json(directory / "bert_config.json")}, **names)
     model = BertForSequenceClassification(config)
     try:
         found = torch.load(weights, map_location="cpu", weights_only=True)

@@ -16,6 +16,7 @@ DEFAULT_BASE = "e5-small-mn"
 class Recipe:
     """``warmup``: share of the steps over which the learning rate rises. ``patience``: epochs without a better dev
     accuracy before training stops, 0 to run all. ``dev_share``: of the rows, held out when there is no dev file.
+    ``ngrams``: log2 of the hash buckets of a hybrid's character n-grams, 0 for the encoder alone.
     """
 
     base: str = DEFAULT_BASE
@@ -28,6 +29,7 @@ class Recipe:
     max_tokens: int = 128
     patience: int = 2
     dev_share: float = 0.2
+    ngrams: int = 0
     seed: int = 42
 
     def __post_init__(self):
@@ -41,6 +43,7 @@ class Recipe:
             "max_tokens": self.max_tokens >= 4,
             "patience": self.patience >= 0,
             "dev_share": 0 < self.dev_share < 1,
+            "ngrams": self.ngrams == 0 or 8 <= self.ngrams <= 24,
             "seed": 0 <= self.seed < 2**32,
         }
         if bad := [name for name, good in checks.items() if not good]:

@@ -14,6 +14,7 @@ from jirgee.machine import describe
 from jirgee.metrics import evaluate
 from jirgee.scorer import softmax
 
+from .calibrate import Mix, cross_fitted
 from .data import Dataset
 from .fit import Fitted
 
@@ -35,18 +36,25 @@ def tfidf_classifier():
     return make_pipeline(vectors, LogisticRegression(C=5, max_iter=2000))
 
 
-def eval_results(fitted: Fitted, data: Dataset) -> dict[str, Any]:
-    """All figures of ``eval_results.json``."""
-    figures = evaluate(softmax(fitted.dev_logits), data.dev.indices(data.classes), data.classes)
+def eval_results(fitted: Fitted, ngram_logits: np.ndarray | None, mix: Mix, data: Dataset, seed: int) -> dict[str, Any]:
+    """All figures of ``eval_results.json``. Those at the top level are of calibrated, cross-fitted probabilities."""
+    gold = data.dev.indices(data.classes)
+    figures = evaluate(cross_fitted(fitted.dev_logits, ngram_logits, gold, seed), gold, data.classes)
+    encoder = evaluate(softmax(fitted.dev_logits), gold, data.classes)
+    parts = {"encoder": encoder, "baseline_tfidf": tfidf_baseline(data)}
+    if ngram_logits is not None:
+        parts |= {"ngrams": evaluate(softmax(ngram_logits), gold, data.classes), "hybrid": figures}
     return {
         **figures,
-        "eval_loss": figures["loss"],
+        "eval_loss": encoder["loss"],
+        "eval_loss_calibrated": figures["loss"],
         "global_step": fitted.global_step,
         "loss": fitted.train_loss,
         **original_metrics(figures, data.classes),
-        "baseline_tfidf": {
-            name: value for name, value in tfidf_baseline(data).items() if name in ("accuracy", "macro_f1")
-        },
+        "ece_uncalibrated": encoder["ece"],
+        "temperature": mix.temperature,
+        "ngram_weight": mix.ngram_weight,
+        **{name: {key: part[key] for key in ("accuracy", "macro_f1", "ece")} for name, part in parts.items()},
         "train_rows": len(data.train),
         "dev_rows": len(data.dev),
         "seconds": round(fitted.seconds, 1),
@@ -68,7 +76,3 @@ def write_results(results: dict[str, Any], out: Path) -> None:
     shown = ("acc", "acc_and_f1", "eval_loss", "f1", "global_step", "loss")
     lines = [f"{name} = {results[name]}" for name in shown if name in results]
     (out / "eval_results.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def accuracy(logits: np.ndarray, gold: np.ndarray) -> float:
-    return float((logits.argmax(axis=1) == gold).mean())
