@@ -6,7 +6,6 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,12 +25,13 @@ from transformers.trainer_utils import EvalPrediction
 from jirgee.checkpoint import Settings
 from jirgee.errors import MachineError
 from jirgee.metrics import evaluate
-from jirgee.plan import plan
 from jirgee.scorer import softmax
-from jirgee.tokens import Encoded, Tokenizer
 
+from .batches import Rows, collator, load_tokenizer, predict
 from .data import Dataset
 from .recipe import Recipe
+
+__all__ = ["Fitted", "fit", "load_tokenizer", "predict"]
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,9 @@ def fit(
     trainer = Trainer(
         model=model,
         args=arguments,
-        train_dataset=_Rows(tokenizer, data.train.texts, data.train.indices(data.classes)),
-        eval_dataset=_Rows(tokenizer, data.dev.texts, data.dev.indices(data.classes)),
-        data_collator=_collator(settings.tokenizer.pad_id),
+        train_dataset=Rows(tokenizer, data.train.texts, data.train.indices(data.classes)),
+        eval_dataset=Rows(tokenizer, data.dev.texts, data.dev.indices(data.classes)),
+        data_collator=collator(settings.tokenizer.pad_id),
         compute_metrics=_dev_metrics(data.classes),
         callbacks=[EarlyStoppingCallback(recipe.patience)] if recipe.patience else [],
     )
@@ -125,59 +125,9 @@ class _Epochs(TrainerCallback):
             print(("" if args.disable_tqdm else "\n") + line, file=sys.stderr)
 
 
-def load_tokenizer(settings: Settings, directory: Path) -> Tokenizer:
-    return Tokenizer(settings.tokenizer, (directory / settings.tokenizer.file).read_bytes(), settings.max_tokens)
-
-
-@torch.inference_mode()
-def predict(
-    model: PreTrainedModel, settings: Settings, directory: Path, texts: Sequence[str], budget: int = 2048
-) -> np.ndarray:
-    """Logits float32 [n, k] of ``texts`` in PyTorch, in sorted batches of at most ``budget`` tokens."""
-    model.eval()
-    encoded = load_tokenizer(settings, directory).encode(texts)
-    logits = np.zeros((len(texts), model.config.num_labels), dtype=np.float32)
-    for batch in plan(encoded.lengths, budget):
-        ids, mask = encoded.padded(batch.rows, batch.width, settings.tokenizer.pad_id)
-        inputs = {"input_ids": torch.from_numpy(ids).long(), "attention_mask": torch.from_numpy(mask).long()}
-        output = model(**{name: value.to(model.device) for name, value in inputs.items()})
-        logits[batch.rows] = output.logits.float().cpu().numpy()
-    return logits
-
-
 def _warmup_steps(recipe: Recipe, rows: int) -> int:
     steps = math.ceil(math.ceil(rows / recipe.batch_size) / recipe.accumulate) * recipe.epochs
     return round(recipe.warmup * steps)
-
-
-class _Rows(torch.utils.data.Dataset):
-    """Encoded texts with their labels; ``length`` is what the sampler groups by."""
-
-    def __init__(self, tokenizer: Tokenizer, texts: Sequence[str], gold: np.ndarray):
-        encoded = tokenizer.encode(texts)
-        self._ids, self._gold = np.split(encoded.ids, encoded.offsets[1:-1]), gold
-
-    def __len__(self) -> int:
-        return len(self._gold)
-
-    def __getitem__(self, row: int) -> dict[str, Any]:
-        return {"input_ids": self._ids[row], "labels": int(self._gold[row]), "length": len(self._ids[row])}
-
-
-def _collator(pad_id: int):
-    def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        lengths = [row["length"] for row in rows]
-        flat = np.concatenate([row["input_ids"] for row in rows])
-        encoded = Encoded(flat, np.concatenate(([0], np.cumsum(lengths))), np.zeros(len(rows), dtype=bool))
-        ids, mask = encoded.padded(np.arange(len(rows)), max(lengths), pad_id)
-        labels = torch.tensor([row["labels"] for row in rows])
-        return {
-            "input_ids": torch.from_numpy(ids).long(),
-            "attention_mask": torch.from_numpy(mask).long(),
-            "labels": labels,
-        }
-
-    return collate
 
 
 def _dev_metrics(classes: list[str]):
