@@ -90,7 +90,7 @@ def position_limit(directory: Path) -> int:
 
 def is_head(name: str) -> bool:
     """Whether a tensor belongs to what stands on top of the encoder."""
-    return name.startswith(("classifier", "pre_classifier")) or "pooler" in name
+    return name.startswith(("classifier", "pre_classifier", "cls.", "lm_head.")) or "pooler" in name
 
 
 def _open_pooler(model: PreTrainedModel) -> None:
@@ -102,6 +102,22 @@ def _open_pooler(model: PreTrainedModel) -> None:
 
 
 def _load_original(directory: Path, names: dict[str, Any]) -> PreTrainedModel:
+    path, found = read_original(directory)
+    model = BertForSequenceClassification(original_config(directory, **names))
+    model.load_state_dict(fitted(found, model.state_dict(), path))
+    return model
+
+
+def original_config(directory: Path, **names: Any) -> BertConfig:
+    """The configuration of mn-tweet-bert's layout."""
+    pad = read_settings(
+        directory
+    ).tokenizer.pad_id  # transformers would take row 0, the unknown piece, and never train it
+    return BertConfig(**{"pad_token_id": pad, **read_json(directory / "bert_config.json")}, **names)
+
+
+def read_original(directory: Path) -> tuple[Path, dict[str, Any]]:
+    """The weight file of mn-tweet-bert's layout and what it holds by name. Raises InputError."""
     weights = directory / "pytorch_model.bin"
     if not weights.is_file():
         if list(directory.glob("*.ckpt*")) or (directory / "checkpoint").is_file():
@@ -112,22 +128,16 @@ def _load_original(directory: Path, names: dict[str, Any]) -> PreTrainedModel:
                 directory,
             )
         raise InputError("has no pytorch_model.bin beside bert_config.json", directory)
-    pad = read_settings(
-        directory
-    ).tokenizer.pad_id  # transformers would take row 0, the unknown piece, and never train it
-    config = BertConfig(**{"pad_token_id": pad, **read_json(directory / "bert_config.json")}, **names)
-    model = BertForSequenceClassification(config)
     try:
         found = torch.load(weights, map_location="cpu", weights_only=True)
     except Exception as error:  # zipfile, pickle and runtime errors: whatever an alien file provokes
         raise InputError(f"is not a PyTorch weight file ({str(error).splitlines()[0]})", weights) from None
     if not isinstance(found, dict):
         raise InputError(f"holds a {type(found).__name__}, not tensors by name", weights)
-    model.load_state_dict(_fitted(found, model.state_dict(), weights))
-    return model
+    return weights, found
 
 
-def _fitted(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:
+def fitted(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:
     """``found`` under the names and shapes of ``wanted``; only a head may be missing, and keeps its first values."""
     renamed = {}
     for name, tensor in found.items():
