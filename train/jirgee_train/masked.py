@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.functional import cross_entropy
 from transformers import AutoModelForMaskedLM, BertForMaskedLM, PreTrainedModel
 
 from jirgee.errors import InputError
@@ -56,13 +55,17 @@ def masked_batch(
     return {**batch, "input_ids": torch.from_numpy(inputs).long()}, torch.from_numpy(labels).long()
 
 
-def masked_loss(model: PreTrainedModel, inputs: dict[str, torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
-    """Summed cross-entropy of the tokens asked for. Only they go through the head: it is as wide as the vocabulary."""
-    device = model.device
-    hidden = model.base_model(**{name: value.to(device) for name, value in inputs.items()}).last_hidden_state
-    asked = (labels != IGNORED).to(device)
-    logits = head_of(model)(hidden[asked])
-    return cross_entropy(logits.float(), labels.to(device)[asked], reduction="sum")
+def guesses(
+    model: PreTrainedModel, inputs: dict[str, torch.Tensor], labels: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits float32 [m, vocabulary] and rows int64 [m] of the m tokens asked for, on the model's device.
+
+    Only they go through the head, which is as wide as the vocabulary.
+    """
+    hidden = model.base_model(**{name: value.to(model.device) for name, value in inputs.items()}).last_hidden_state
+    labels = labels.to(model.device)
+    asked = labels != IGNORED
+    return head_of(model)(hidden[asked]).float(), labels[asked]
 
 
 def head_of(model: PreTrainedModel) -> torch.nn.Module:
@@ -99,8 +102,8 @@ def load_masked_lm(directory: Path) -> tuple[PreTrainedModel, bool, dict[str, to
 
 
 def open_head(model: PreTrainedModel, frequency: np.ndarray) -> None:
-    """Start a new head where it does least harm: the transform as the identity, logits of size 1, and as bias the log
-    of each piece's ``frequency`` (int [vocabulary]), so that the first guess is already as good as counting."""
+    """Start a new head where it does least harm: the transform as the identity, small logits, and as bias the log of
+    each piece's ``frequency`` (int [vocabulary]), so that the first guess is already as good as counting."""
     head: Any = head_of(model)
     inner = head.predictions.transform if hasattr(head, "predictions") else head
     norm = inner.LayerNorm if hasattr(inner, "LayerNorm") else inner.layer_norm
@@ -109,6 +112,6 @@ def open_head(model: PreTrainedModel, frequency: np.ndarray) -> None:
     with torch.no_grad():
         torch.nn.init.eye_(inner.dense.weight)
         inner.dense.bias.zero_()
-        norm.weight.fill_(1 / max(float(rows.norm(dim=1).square().mean().sqrt()), 1e-6))
+        norm.weight.fill_(0.3 / max(float(rows.norm(dim=1).square().mean().sqrt()), 1e-6))
         norm.bias.zero_()
         bias.copy_(torch.from_numpy(np.log((frequency + 0.1) / (frequency + 0.1).sum())).float())
