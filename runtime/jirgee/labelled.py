@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,23 @@ from .rows import EXTENSIONS, Reject, Row, read_rows
 
 @dataclass(frozen=True)
 class Labelled:
-    """``texts``, ``labels``: n strings each. ``where``: n places ``(path, line)``, for messages."""
+    """``texts``, ``labels``: n strings each. ``where``: n places ``(path, line)``, for messages. ``groups``: n names of
+    what a row belongs to (an author, a thread), "" for none; empty if no row has one.
+    """
 
     texts: list[str]
     labels: list[str]
     where: list[tuple[Path, int]]
+    groups: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def __add__(self, other: Labelled) -> Labelled:
-        return Labelled(self.texts + other.texts, self.labels + other.labels, self.where + other.where)
+        groups = []
+        if self.groups or other.groups:
+            groups = (self.groups or [""] * len(self)) + (other.groups or [""] * len(other))
+        return Labelled(self.texts + other.texts, self.labels + other.labels, self.where + other.where, groups)
 
     def take(self, rows: Iterable[int]) -> Labelled:
         rows = list(rows)
@@ -33,6 +39,7 @@ class Labelled:
             texts=[self.texts[row] for row in rows],
             labels=[self.labels[row] for row in rows],
             where=[self.where[row] for row in rows],
+            groups=[self.groups[row] for row in rows] if self.groups else [],
         )
 
     def indices(self, classes: Sequence[str]) -> np.ndarray:
@@ -46,12 +53,14 @@ class Labelled:
         return np.array([index[label] for label in self.labels], dtype=np.int64)
 
 
-def read_labelled(path: Path, text_column: str = "text", label_column: str = "label") -> Labelled:
+def read_labelled(
+    path: Path, text_column: str = "text", label_column: str = "label", group_column: str | None = None
+) -> Labelled:
     """Read one file. Raises InputError, with file and line, for anything that is not a labelled text.
 
     A two-column TSV whose header names neither column is read by position, as mn-tweet-bert did: text, then label.
     """
-    result = Labelled([], [], [])
+    result, groups = Labelled([], [], []), []
     for item in read_rows(path):
         if isinstance(item, Reject):
             raise InputError(item.reason, path, item.line)
@@ -67,9 +76,21 @@ def read_labelled(path: Path, text_column: str = "text", label_column: str = "la
         result.texts.append(text)
         result.labels.append(str(label))
         result.where.append((path, item.line))
+        if group_column is not None:
+            groups.append(_checked_group(record.get(group_column), path, item.line))
+    if any(groups):
+        result.groups.extend(groups)
     if not result.texts:
         raise InputError("holds no labelled rows", path)
     return result
+
+
+def _checked_group(group: object, path: Path, line: int) -> str:
+    if group is None:
+        return ""
+    if isinstance(group, bool) or not isinstance(group, (str, int)):
+        raise InputError(f"the group is {group!r:.40}; it must be a name or a whole number", path, line)
+    return str(group).strip()
 
 
 def checked_text(record: dict[str, Any], column: str, path: object, line: int) -> str:

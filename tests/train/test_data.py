@@ -4,11 +4,13 @@ import gzip
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jirgee.errors import InputError
 from jirgee.labelled import Labelled
 from jirgee_train.data import describe, hold_out, read_dataset
+from jirgee_train.repeats import group_rows
 
 from .conftest import write_tsv
 
@@ -97,10 +99,15 @@ def labelled(rows):
     return Labelled(list(texts), list(labels), [(Path("rows.tsv"), i + 2) for i in range(len(rows))])
 
 
+def split(rows, share, seed):
+    in_dev = hold_out(rows, group_rows(rows), share, seed)
+    return rows.take(np.flatnonzero(~in_dev).tolist()), rows.take(np.flatnonzero(in_dev).tolist())
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_hold_out_keeps_equal_texts_together_and_every_label_in_train(seed):
     rows = [(f"текст {i % 12}", "a") for i in range(40)] + [("ховор 1", "b"), ("ховор 2", "b"), ("ховор 2", "b")]
-    train, dev = hold_out(labelled(rows), 0.3, seed)
+    train, dev = split(labelled(rows), 0.3, seed)
     assert not set(train.texts) & set(dev.texts)
     assert set(train.labels) == set(dev.labels) == {"a", "b"}
     assert Counter(zip(train.texts + dev.texts, train.labels + dev.labels, strict=True)) == Counter(rows)
@@ -108,7 +115,7 @@ def test_hold_out_keeps_equal_texts_together_and_every_label_in_train(seed):
 
 def test_hold_out_keeps_a_text_together_that_has_two_labels():
     rows = [(f"текст {i}", label) for i in range(30) for label in "ab"]
-    train, dev = hold_out(labelled(rows), 0.4, 3)
+    train, dev = split(labelled(rows), 0.4, 3)
     assert not set(train.texts) & set(dev.texts)
     assert set(train.labels) == set(dev.labels) == {"a", "b"}
     assert len(train) + len(dev) == 60
@@ -116,12 +123,12 @@ def test_hold_out_keeps_a_text_together_that_has_two_labels():
 
 def test_hold_out_gives_about_the_share_and_the_same_rows_for_a_seed():
     rows = labelled([(f"текст {i}", "abc"[i % 3]) for i in range(300)])
-    _, dev = hold_out(rows, 0.2, 5)
+    _, dev = split(rows, 0.2, 5)
     assert Counter(dev.labels) == {"a": 20, "b": 20, "c": 20}
-    assert hold_out(rows, 0.2, 5)[1].texts == dev.texts
-    assert hold_out(rows, 0.2, 6)[1].texts != dev.texts
+    assert split(rows, 0.2, 5)[1].texts == dev.texts
+    assert split(rows, 0.2, 6)[1].texts != dev.texts
 
 
 def test_a_label_with_one_distinct_text_cannot_be_split():
-    with pytest.raises(InputError, match="label 'b' has one distinct text; at least two"):
-        hold_out(labelled([("нэг", "a"), ("хоёр", "a"), ("гурав", "b"), ("гурав", "b")]), 0.5, 1)
+    with pytest.raises(InputError, match="label 'b' has one distinct text or group; at least two"):
+        split(labelled([("нэг", "a"), ("хоёр", "a"), ("гурав", "b"), ("гурав", "b")]), 0.5, 1)
