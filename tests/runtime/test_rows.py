@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jirgee import rows
+from jirgee import records
 from jirgee.errors import InputError
 from jirgee.rows import Reject, Row, format_of, read_rows
 
@@ -56,7 +56,7 @@ def test_the_name_tells_the_format(name: str, format: str) -> None:
 
 @pytest.mark.parametrize("name", ["a", "a.gz", "a.xlsx", "csv", ".csv.bak"])
 def test_a_name_that_does_not_tell(name: str) -> None:
-    with pytest.raises(InputError, match=r"pass --format csv\|tsv\|jsonl"):
+    with pytest.raises(InputError, match=r"pass --format csv\|tsv\|tsv-quoted\|jsonl"):
         format_of(name)
     assert format_of(name, "csv") == "csv"
     with pytest.raises(InputError, match="no such format 'xml'"):
@@ -156,7 +156,7 @@ def test_nul_bytes(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.txt"])
 @pytest.mark.parametrize("extra", [1, 70, 5000])
 def test_over_long_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, extra: int) -> None:
-    monkeypatch.setattr(rows, "MAX_RECORD_BYTES", 64)
+    monkeypatch.setattr(records, "MAX_RECORD_BYTES", 64)
     row = {"a.csv": "x", "a.tsv": "x", "a.jsonl": '{"text": "x"}', "a.txt": "x"}[name]
     head = "" if name in ("a.jsonl", "a.txt") else "text\n"
     items = read(tmp_path, name, f"{head}{row}\n{'y' * (63 + extra)}\n{row}\n{'z' * (64 + extra)}".encode())
@@ -197,7 +197,7 @@ def test_a_quote_never_closed_costs_its_line(tmp_path: Path) -> None:
 def test_a_quote_never_closed_costs_its_line_before_a_long_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rows, "MAX_RECORD_BYTES", 64)
+    monkeypatch.setattr(records, "MAX_RECORD_BYTES", 64)
     content = b'id,text\n1,"open\n' + b"2,fine\n" * 40 + b'3,"x\ny"\n4,' + b"z" * 100 + b"\n5,end\n"
     assert texts(read(tmp_path, "a.csv", content)) == ["!", *["fine"] * 40, "x\ny", "!", "end"]
 

@@ -115,7 +115,7 @@ def test_a_disk_that_fails_at_the_end(tmp_path: Path, monkeypatch: pytest.Monkey
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("jirgee.rows.os.fsync", full)
+    monkeypatch.setattr("jirgee.appendfile.fsync", full)
     with pytest.raises(InputError, match=r"a\.csv: cannot write: No space left"), Sink(tmp_path / "a.csv") as sink:
         sink.write({"text": "a"})
     assert list(tmp_path.iterdir()) == []
@@ -149,7 +149,7 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"out\.csv"):
         Sink(tmp_path / "file" / "out.csv")
-    with pytest.raises(InputError, match="text cannot be written; choose csv, tsv or jsonl"):
+    with pytest.raises(InputError, match="text cannot be written; choose csv, tsv, jsonl or parquet"):
         Sink(tmp_path / "out.txt")
     with pytest.raises(InputError, match="its name does not tell its format"):
         Sink(tmp_path / "out.xlsx")
