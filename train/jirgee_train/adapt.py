@@ -59,7 +59,7 @@ class Corpus:
 
 
 def adapt(
-    texts: Sequence[str],
+    texts: list[str],
     choices: Adaptation,
     out: Path,
     work: Path,
@@ -86,7 +86,7 @@ def adapt(
     if new_head:
         say("the base has no masked-LM head: a new one, tied to its embeddings")
         open_head(model, np.bincount(corpus.train.ids, minlength=corpus.vocabulary))
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
     run = _Run(model, corpus, choices, new_head, work, _fingerprint(texts, choices, base))
     run.begin(resume, say)
     with memory_advice(f"lower --batch-size (now {choices.batch_size}) or --max-tokens (now {choices.max_tokens})"):
@@ -118,7 +118,7 @@ def save_base(
         (out / "config.json").chmod(mode)
 
 
-def _corpus(texts: Sequence[str], settings: Settings, base: Path, vocabulary: int, seed: int) -> Corpus:
+def _corpus(texts: list[str], settings: Settings, base: Path, vocabulary: int, seed: int) -> Corpus:
     order = np.random.default_rng(seed).permutation(len(texts))
     held = max(1, min(HELD_OUT_MOST, round(HELD_OUT_SHARE * len(texts))))
     tokenizer = load_tokenizer(settings, base)

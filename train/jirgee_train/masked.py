@@ -68,9 +68,9 @@ def guesses(
     return head_of(model)(hidden[asked]).float(), labels[asked]
 
 
-def head_of(model: PreTrainedModel) -> torch.nn.Module:
+def head_of(model: Any) -> torch.nn.Module:
     """Hidden states [..., h] -> logits [..., vocabulary]."""
-    return getattr(model, "cls", None) or model.lm_head  # type: ignore[return-value]
+    return getattr(model, "cls", None) or model.lm_head
 
 
 def load_masked_lm(directory: Path) -> tuple[PreTrainedModel, bool, dict[str, torch.Tensor]]:
