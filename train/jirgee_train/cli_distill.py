@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from argparse import ArgumentParser, Namespace
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jirgee.bundle import check_free
@@ -108,7 +108,7 @@ def _run(args: Namespace) -> int:
             "names no labels (id2label), so it is no classifier; give a checkpoint of jirgee train", args.teacher
         )
 
-    from .data import Dataset, read_dataset
+    from .data import read_dataset
     from .unlabelled import describe, read_texts
 
     data = None
@@ -116,7 +116,7 @@ def _run(args: Namespace) -> int:
         found = read_dataset([args.data], 0.2, choices.seed, args.text_column, args.label_column)
         found.train.indices(classes)
         found.dev.indices(classes)
-        data = Dataset(found.train, found.dev, classes)
+        data = replace(found, classes=classes)
     texts, line = [], "texts: only the labelled ones"
     if args.texts:
         texts, left_out = read_texts(args.texts, args.text_column, without=data.dev.texts if data else ())

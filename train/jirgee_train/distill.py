@@ -35,9 +35,9 @@ from .calibrate import Mix, cross_fitted, fit_mix
 from .cli_distill import Distillation
 from .data import Dataset
 from .model import save_checkpoint
+from .repeats import normalise
 from .report import original_metrics, write_results
 from .teacher import Teacher, make_student, matched_states, operations
-from .unlabelled import key
 
 SAY_SECONDS = 30.0
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.02, 1000  # of the texts, to choose the epoch by, when there is no dev set
@@ -122,8 +122,8 @@ def distill(
 def _divide(texts: list[str], data: Dataset | None, seed: int) -> tuple[list[str], list[str], np.ndarray | None]:
     """Texts to learn from, texts to judge by, and the latter's classes where they are known."""
     if data:
-        labelled = {key(text) for text in data.train.texts}
-        rest = [text for text in texts if key(text) not in labelled]
+        labelled = {normalise(text) for text in data.train.texts}
+        rest = [text for text in texts if normalise(text) not in labelled]
         return rest, data.dev.texts, data.dev.indices(data.classes)
     held = max(1, min(HELD_OUT_MOST, round(HELD_OUT_SHARE * len(texts))))
     if len(texts) <= held:

@@ -9,10 +9,7 @@ from jirgee.errors import InputError
 from jirgee.labelled import checked_text
 from jirgee.rows import Reject, read_rows
 
-
-def key(text: str) -> str:
-    """What two texts have in common that differ only in case and white space."""
-    return " ".join(text.casefold().split())
+from .repeats import normalise
 
 
 def read_texts(
@@ -20,18 +17,19 @@ def read_texts(
 ) -> tuple[list[str], dict[str, int]]:
     """The distinct texts of all files, in their order, and how many rows were left out and why.
 
-    Left out: unreadable rows, texts without a letter or digit, repeats (see ``key``), and the texts of ``without``.
+    Left out: unreadable rows, texts without a letter or digit, repeats, and the texts of ``without`` (retweets of them
+    too: see ``repeats.normalise``).
     Raises InputError if a file cannot be read, a table has no text column, or nothing is left.
     """
     left_out = {"unreadable": 0, "empty": 0, "repeated": 0, "held out": 0}
-    held, seen, texts = {key(text) for text in without}, set(), []
+    held, seen, texts = {normalise(text) for text in without}, set(), []
     for path in paths:
         for item in read_rows(path):
             if isinstance(item, Reject):
                 left_out["unreadable"] += 1
                 continue
             text = checked_text(item.record, text_column, path, item.line)
-            same = key(text)
+            same = normalise(text)
             if not any(letter.isalnum() for letter in same):
                 left_out["empty"] += 1
             elif same in held:
