@@ -24,7 +24,7 @@ from .machine import cpu_count, has_int8_dot
 from .ngrams import NgramModel
 from .plan import Batch, plan
 from .providers import choose_device, open_session
-from .tokens import Encoded, Tokenizer
+from .tokens import Encoded, Tokenizer, TokenizerSpec
 
 WINDOW = 2048  # unique texts tokenised and sorted together: 1 % of padding is left
 TOKEN_BUDGET = {"cpu": 512, "cuda": 16384}  # tokens of one batch, padding included
@@ -32,11 +32,18 @@ TOKEN_BUDGET = {"cpu": 512, "cuda": 16384}  # tokens of one batch, padding inclu
 
 @dataclass(frozen=True)
 class Scores:
-    """``probs``: float32 [n, k], rows sum to 1. ``classes``: k names. ``truncated``: bool [n], texts cut short."""
+    """``probs``: float32 [n, k], rows sum to 1. ``classes``: k names. ``truncated``: bool [n], texts cut short.
+
+    ``unknown``: float32 [n], share of a text's pieces that the tokenizer does not know. ``tokens``: what the model was
+    given for these scores, ``planned``: with padding; both 0 where every score was remembered.
+    """
 
     probs: np.ndarray
     classes: list[str]
     truncated: np.ndarray
+    unknown: np.ndarray
+    tokens: int = 0
+    planned: int = 0
 
     @property
     def labels(self) -> list[str]:
@@ -108,15 +115,19 @@ class Scorer:
         probs = np.zeros((len(unique), len(self.bundle.labels)), dtype=np.float32)
         logits = np.zeros(probs.shape)
         truncated = np.zeros(len(unique), dtype=bool)
+        unknown = np.zeros(len(unique), dtype=np.float32)
+        tokens = planned = 0
 
-        todo = self._cache.take(unique, probs, truncated)
+        todo = self._cache.take(unique, probs, truncated, unknown)
         pending: list[tuple[np.ndarray, Future[np.ndarray]]] = []
         for start in range(0, len(todo), WINDOW):
             window = todo[start : start + WINDOW]
             window_texts = [unique[slot] for slot in window]
             encoded = self.tokenizer.encode(window_texts)
-            truncated[window] = encoded.truncated
+            truncated[window], unknown[window] = encoded.truncated, _unknown_share(encoded, self.bundle.tokenizer)
+            tokens += len(encoded.ids)
             for batch in plan(encoded.lengths, self.token_budget):
+                planned += batch.tokens
                 pending.append((window[batch.rows], self._workers.submit(self._run, encoded, batch)))
             if self._ngrams:
                 logits[window] = self.bundle.ngram_weight * self._ngrams.logits(window_texts)
@@ -127,8 +138,9 @@ class Scorer:
             for _, result in pending:
                 result.cancel()
         probs[todo] = softmax(logits[todo])
-        self._cache.put(unique, todo, probs, truncated)
-        return Scores(probs[row_slot], list(self.bundle.labels), truncated[row_slot])
+        self._cache.put(unique, todo, probs, truncated, unknown)
+        classes = list(self.bundle.labels)
+        return Scores(probs[row_slot], classes, truncated[row_slot], unknown[row_slot], tokens, planned)
 
     def _run(self, encoded: Encoded, batch: Batch) -> np.ndarray:
         ids, mask = encoded.padded(batch.rows, batch.width, self.bundle.tokenizer.pad_id)
@@ -169,9 +181,9 @@ class _Cache:
 
     def __init__(self, size: int):
         self._size, self._lock = size, Lock()
-        self._rows: OrderedDict[str, tuple[np.ndarray, bool]] = OrderedDict()
+        self._rows: OrderedDict[str, tuple[np.ndarray, ...]] = OrderedDict()
 
-    def take(self, texts: list[str], probs: np.ndarray, truncated: np.ndarray) -> np.ndarray:
+    def take(self, texts: list[str], *columns: np.ndarray) -> np.ndarray:
         """Fill in what is known; return the int64 slots of the rest."""
         if not self._size:
             return np.arange(len(texts))
@@ -181,18 +193,27 @@ class _Cache:
                 if (row := self._rows.get(text)) is None:
                     missing.append(slot)
                 else:
-                    probs[slot], truncated[slot] = row
+                    for column, value in zip(columns, row, strict=True):
+                        column[slot] = value
                     self._rows.move_to_end(text)
         return np.array(missing, dtype=np.int64)
 
-    def put(self, texts: list[str], slots: np.ndarray, probs: np.ndarray, truncated: np.ndarray) -> None:
+    def put(self, texts: list[str], slots: np.ndarray, *columns: np.ndarray) -> None:
         if not self._size:
             return
         with self._lock:
             for slot in slots:
-                self._rows[texts[slot]] = (probs[slot].copy(), bool(truncated[slot]))
+                self._rows[texts[slot]] = tuple(column[slot].copy() for column in columns)
             while len(self._rows) > self._size:
                 self._rows.popitem(last=False)
+
+
+def _unknown_share(encoded: Encoded, spec: TokenizerSpec) -> np.ndarray:
+    """float32 [n]: unknown pieces of each text over its pieces, special tokens not counted."""
+    sums = np.concatenate([[0], np.cumsum(encoded.ids == spec.unk_id)])
+    special = len(spec.prefix) + len(spec.suffix)
+    counts = sums[encoded.offsets[1:]] - sums[encoded.offsets[:-1]] - [*spec.prefix, *spec.suffix].count(spec.unk_id)
+    return (counts / np.maximum(encoded.lengths - special, 1)).astype(np.float32)
 
 
 def _for_session(model: Any) -> str | bytes:

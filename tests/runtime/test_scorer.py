@@ -269,3 +269,17 @@ def test_a_recipe_for_another_processor_warns(make_bundle: Any, monkeypatch: pyt
         pytest.raises(BundleError),
     ):
         Scorer.load(bundle, "cpu", 1)
+
+
+def test_scores_say_what_they_cost_and_what_was_not_known(tiny_bundle: Path, texts: list[str]) -> None:
+    strange = "漢字 " * 3
+    with Scorer.load(tiny_bundle, "cpu", threads=1, cache_texts=100) as scorer:
+        scores = scorer.score([*texts, strange])
+        lengths = scorer.tokenizer.encode(sorted({*texts, strange})).lengths
+        assert scores.tokens == lengths.sum() <= scores.planned < 2 * scores.tokens
+        assert scores.unknown[-1] >= 0.5
+        assert scores.unknown[:-1].max() < 0.3
+        assert scorer.score([""]).unknown == 0
+        again = scorer.score([strange, texts[0]])
+        assert (again.tokens, again.planned) == (0, 0)
+        assert again.unknown.tolist() == [scores.unknown[-1], scores.unknown[0]]
