@@ -21,8 +21,9 @@ from pathlib import Path
 from . import __version__
 from .bundle import Bundle, check_free
 from .command import Command
-from .errors import InputError, JirgeeError
+from .errors import InputError, Interrupted, JirgeeError
 from .labelled import read_labelled
+from .metrics import figures_table
 from .rows import FORMATS, Reject, Sink, format_of, read_rows
 from .scorer import Scorer
 
@@ -137,14 +138,7 @@ def _eval(args: Namespace) -> int:
     if args.json:
         print(json.dumps(figures, ensure_ascii=False))
         return 0
-    print(
-        f"{figures['n']} rows: accuracy {figures['accuracy']:.4f}, macro F1 {figures['macro_f1']:.4f}, "
-        f"expected calibration error {figures['ece']:.4f}"
-    )
-    width = max(5, *(len(name) for name in bundle.labels))
-    print(f"{'label':{width}}  precision  recall      F1  rows")
-    for name, row in figures["per_class"].items():
-        print(f"{name:{width}}  {row['precision']:9.4f}  {row['recall']:6.4f}  {row['f1']:6.4f}  {row['support']:4d}")
+    print(figures_table(figures))
     return 0
 
 
@@ -317,6 +311,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         place = "" if error.filename is None else f"{error.filename}: "
         print(f"jirgee: {place}{error.strerror or error}", file=sys.stderr)
         return 1
+    except Interrupted as stop:
+        words = ["jirgee", *argv, *([] if stop.flag in argv else [stop.flag])]
+        print(f"\njirgee: interrupted; its state is in {stop.kept}. To go on: {shlex.join(words)}", file=sys.stderr)
+        return 130
     except KeyboardInterrupt:
         print(
             f"\njirgee: interrupted; no file was written. To start over: {shlex.join(['jirgee', *argv])}",

@@ -45,6 +45,14 @@ class GateError(JirgeeError):
     """An exported model failed its comparison with the checkpoint; nothing was written."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C in a run that can go on from what is in ``kept`` when it is typed again with ``flag``."""
+
+    def __init__(self, flag: str, kept: object):
+        self.flag, self.kept = flag, kept
+        super().__init__(flag, kept)
+
+
 def optional_import(module: str, install: str, purpose: str) -> ModuleType:
     """Import ``module`` late; if (only) that module is absent, raise ``MissingPackage`` naming ``install``."""
     try:

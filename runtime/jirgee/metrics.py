@@ -58,3 +58,17 @@ def evaluate(probs: np.ndarray, gold: np.ndarray, classes: Sequence[str]) -> dic
         },
         "confusion": matrix.tolist(),
     }
+
+
+def figures_table(figures: dict[str, Any]) -> str:
+    """The figures of ``evaluate`` for people: one line for all rows, one for each class."""
+    width = max(5, *(len(name) for name in figures["per_class"]))
+    lines = [
+        f"{figures['n']} rows: accuracy {figures['accuracy']:.4f}, macro F1 {figures['macro_f1']:.4f}, "
+        f"expected calibration error {figures['ece']:.4f}",
+        f"{'label':{width}}  precision  recall      F1  rows",
+    ]
+    for name, row in figures["per_class"].items():
+        f1, support = row["f1"], row["support"]
+        lines.append(f"{name:{width}}  {row['precision']:9.4f}  {row['recall']:6.4f}  {f1:6.4f}  {support:4d}")
+    return "\n".join(lines)

@@ -95,8 +95,7 @@ def test_a_run_that_fails_midway_leaves_nothing(monkeypatch, capsys, tmp_path, s
     from jirgee.errors import MachineError
     from jirgee_train import fit
 
-    def fail(model, data, settings, recipe, base, work, quiet):
-        work.mkdir()
+    def fail(model, data, settings, recipe, base, work, quiet, *rest):
         (work / "weights").write_bytes(b"half")
         raise MachineError("out of memory")
 

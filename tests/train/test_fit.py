@@ -110,7 +110,7 @@ def test_accumulated_batches_are_one_step(original_base, few, tmp_path):
     ids=["cuda", "cpu", "python"],
 )
 def test_out_of_memory_names_the_flags_to_lower(monkeypatch, original_base, few, tmp_path, error):
-    def train(self):
+    def train(self, **rest):
         raise error
 
     monkeypatch.setattr(transformers.Trainer, "train", train)
@@ -119,7 +119,7 @@ def test_out_of_memory_names_the_flags_to_lower(monkeypatch, original_base, few,
 
 
 def test_another_runtime_error_stays_itself(monkeypatch, original_base, few, tmp_path):
-    def train(self):
+    def train(self, **rest):
         raise RuntimeError("shape mismatch")
 
     monkeypatch.setattr(transformers.Trainer, "train", train)

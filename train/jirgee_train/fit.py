@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import (
-    EarlyStoppingCallback,
     PreTrainedModel,
     PrinterCallback,
     Trainer,
     TrainerCallback,
     TrainingArguments,
 )
+from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.trainer_utils import EvalPrediction
 
 from jirgee.checkpoint import Settings
@@ -30,6 +30,7 @@ from jirgee.scorer import softmax
 from .batches import Rows, collator, load_tokenizer, predict
 from .data import Dataset
 from .recipe import Recipe
+from .saving import BestEpoch, Saver
 
 __all__ = ["Fitted", "fit", "load_tokenizer", "predict"]
 
@@ -54,13 +55,19 @@ def fit(
     base: Path,
     work: Path,
     quiet: bool,
+    best: BestEpoch | None = None,
+    saver: Saver | None = None,
+    logdir: Path | None = None,
 ) -> Fitted:
-    """Fine-tune ``model`` in place; ``work``: a directory for the epochs' weights.
+    """Fine-tune ``model`` in place; ``work``: a directory that the Trainer may write to.
 
     AdamW, linear warm-up then linear decay, batches of similar length padded to their longest; the epoch with the best
-    dev accuracy wins. Raises MachineError naming the flag to lower when memory runs out.
+    dev accuracy wins. ``best`` and ``saver``, made for each other, make the run one that can be resumed, or resume it.
+    ``logdir``: for TensorBoard. Raises MachineError naming the flag to lower when memory runs out.
     """
     tokenizer = load_tokenizer(settings, base)
+    best = best or BestEpoch(recipe.patience)
+    gold = data.train.indices(data.classes)
     arguments = TrainingArguments(
         output_dir=str(work),
         num_train_epochs=recipe.epochs,
@@ -68,31 +75,29 @@ def fit(
         per_device_eval_batch_size=2 * recipe.batch_size,
         gradient_accumulation_steps=recipe.accumulate,
         learning_rate=recipe.learning_rate,
-        warmup_steps=_warmup_steps(recipe, len(data.train)),
+        warmup_ratio=recipe.warmup,
         weight_decay=recipe.weight_decay,
-        group_by_length=True,
-        length_column_name="length",
+        bf16=recipe.precision == "bf16",
+        fp16=recipe.precision == "fp16",
         remove_unused_columns=False,
         seed=recipe.seed,
         eval_strategy="epoch",
-        save_strategy="epoch",
-        save_total_limit=1,
-        save_only_model=True,
-        load_best_model_at_end=True,
-        metric_for_best_model="accuracy",
+        save_strategy="no",  # the saver decides
         logging_strategy="epoch",
-        report_to=[],
+        logging_dir=str(logdir) if logdir else None,
+        report_to=["tensorboard"] if logdir else [],
         disable_tqdm=quiet or not sys.stderr.isatty(),
         dataloader_pin_memory=torch.cuda.is_available(),
     )
-    trainer = Trainer(
+    trainer = _Trainer(
         model=model,
         args=arguments,
-        train_dataset=Rows(tokenizer, data.train.texts, data.train.indices(data.classes)),
+        train_dataset=Rows(tokenizer, data.train.texts, gold),
         eval_dataset=Rows(tokenizer, data.dev.texts, data.dev.indices(data.classes)),
         data_collator=collator(settings.tokenizer.pad_id),
         compute_metrics=_dev_metrics(data.classes),
-        callbacks=[EarlyStoppingCallback(recipe.patience)] if recipe.patience else [],
+        compute_loss_func=_balanced_loss(gold, len(data.classes)) if recipe.class_weights == "balanced" else None,
+        callbacks=[best, *([saver] if saver else []), *([_Curve] if logdir else [])],
     )
     trainer.remove_callback(PrinterCallback)  # it writes to standard output
     if not quiet:
@@ -100,9 +105,8 @@ def fit(
     began = time.perf_counter()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*'pin_memory' argument.*")
-        warnings.filterwarnings("ignore", message="mtime may not be reliable")
         try:
-            result = trainer.train()
+            trainer.train(resume_from_checkpoint=str(saver.start) if saver and saver.start else None)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
                 raise
@@ -110,9 +114,70 @@ def fit(
                 f"out of memory while training; lower --batch-size (now {recipe.batch_size}; --accumulate makes up for "
                 f"it) or --max-tokens (now {recipe.max_tokens})"
             ) from None
-    seconds = time.perf_counter() - began
+    seconds = saver.seconds() if saver else time.perf_counter() - began
+    trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)  # from here on in 32 bits
+    model.load_state_dict(best.weights)
     dev_logits = predict(model, settings, base, data.dev.texts)
-    return Fitted(model, dev_logits, result.global_step, result.training_loss, seconds, trainer.state.log_history)
+    history = trainer.state.log_history
+    return Fitted(model, dev_logits, trainer.state.global_step, mean_loss(history), seconds, history)
+
+
+class _Order(torch.utils.data.Sampler[int]):
+    """Batches of similar length in an order that depends on the seed and the epoch alone, so that a resumed run, and
+    each of several processes, finds it again."""
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int):
+        self._lengths, self._batch_size, self._seed, self._epoch = lengths, batch_size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed((self._seed << 16) + self._epoch)
+        return iter(get_length_grouped_indices(self._lengths, self._batch_size, generator=generator))
+
+
+class _Trainer(Trainer):
+    """The Trainer with ``_Order``. Everything else is as transformers has it."""
+
+    def get_train_dataloader(self) -> torch.utils.data.DataLoader:
+        rows, size = self.train_dataset, self.args.train_batch_size
+        assert isinstance(rows, Rows)
+        lengths = [rows[row]["length"] for row in range(len(rows))]
+        loader = torch.utils.data.DataLoader(
+            rows,
+            batch_size=size,
+            sampler=_Order(lengths, size * self.args.gradient_accumulation_steps, self.args.seed),
+            collate_fn=self.data_collator,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+        return self.accelerator.prepare(loader)
+
+
+def _balanced_loss(gold: np.ndarray, classes: int):
+    """Cross-entropy in which every class has the same total weight, and a row of weight 1 on average."""
+    weights = torch.from_numpy(len(gold) / (classes * np.maximum(np.bincount(gold, minlength=classes), 1))).float()
+
+    def loss(outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None) -> torch.Tensor:
+        logits = outputs["logits"].float()
+        rows = torch.nn.functional.cross_entropy(logits, labels, weights.to(logits.device), reduction="none")
+        return rows.sum() / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+
+    return loss
+
+
+def mean_loss(history: Sequence[dict[str, Any]], after: int = 0) -> float:
+    """Mean training loss a step, of the steps behind ``after``; an entry of the log is the mean since the last one."""
+    total, steps, last = 0.0, 0, 0
+    for entry in history:
+        if "loss" in entry:
+            if entry["step"] > after:
+                total, steps = total + entry["loss"] * (entry["step"] - last), steps + entry["step"] - last
+            last = entry["step"]
+    return total / steps if steps else float("nan")
 
 
 class _Epochs(TrainerCallback):
@@ -120,14 +185,18 @@ class _Epochs(TrainerCallback):
 
     def on_evaluate(self, args, state, control, metrics=None, **rest):
         if metrics and state.is_world_process_zero:
-            loss = next((entry["loss"] for entry in reversed(state.log_history) if "loss" in entry), float("nan"))
+            before = [entry["step"] for entry in state.log_history if "eval_loss" in entry][:-1]
+            loss = mean_loss(state.log_history, before[-1] if before else 0)
             line = f"epoch {state.epoch:g}: loss {loss:.4f}, dev accuracy {metrics['eval_accuracy']:.4f}"
             print(("" if args.disable_tqdm else "\n") + line, file=sys.stderr)
 
 
-def _warmup_steps(recipe: Recipe, rows: int) -> int:
-    steps = math.ceil(math.ceil(rows / recipe.batch_size) / recipe.accumulate) * recipe.epochs
-    return round(recipe.warmup * steps)
+class _Curve(TrainerCallback):
+    """A point of the loss curve every few steps, for TensorBoard."""
+
+    def on_step_end(self, args, state, control, **rest):
+        if state.global_step % 10 == 0:
+            control.should_log = True
 
 
 def _dev_metrics(classes: list[str]):

@@ -10,13 +10,18 @@ from typing import Any
 from jirgee.errors import InputError, optional_import
 
 DEFAULT_BASE = "e5-small-mn"
+CHOICES: dict[str, tuple[str, ...]] = {
+    "precision": ("fp32", "bf16", "fp16"),
+    "class_weights": ("none", "balanced"),
+}
 
 
 @dataclass(frozen=True)
 class Recipe:
     """``warmup``: share of the steps over which the learning rate rises. ``patience``: epochs without a better dev
     accuracy before training stops, 0 to run all. ``dev_share``: of the rows, held out when there is no dev file.
-    ``ngrams``: log2 of the hash buckets of a hybrid's character n-grams, 0 for the encoder alone.
+    ``ngrams``: log2 of the hash buckets of a hybrid's character n-grams, 0 for the encoder alone. ``precision`` and
+    ``class_weights``: one of CHOICES. ``batch_size``: of each process, where there are several.
     """
 
     base: str = DEFAULT_BASE
@@ -30,6 +35,8 @@ class Recipe:
     patience: int = 2
     dev_share: float = 0.2
     ngrams: int = 0
+    precision: str = "fp32"
+    class_weights: str = "none"
     seed: int = 42
 
     def __post_init__(self):
@@ -46,6 +53,9 @@ class Recipe:
             "ngrams": self.ngrams == 0 or 8 <= self.ngrams <= 24,
             "seed": 0 <= self.seed < 2**32,
         }
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise InputError(f"recipe: {name} = {getattr(self, name)!r} is none of {', '.join(choices)}")
         if bad := [name for name, good in checks.items() if not good]:
             raise InputError(f"recipe: {bad[0]} = {getattr(self, bad[0])!r} is out of its range")
 

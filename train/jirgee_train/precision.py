@@ -1,0 +1,31 @@
+"""The number format of training, and whether this machine has it."""
+
+from __future__ import annotations
+
+import torch
+
+from jirgee.errors import MachineError
+
+
+def check_precision(precision: str) -> None:
+    """Raise MachineError, with the flag that mends it, if ``precision`` (fp32, bf16, fp16) cannot be trained in here.
+
+    Master weights stay in 32 bits (Micikevicius et al. 2018, arXiv:1710.03740), so a checkpoint is always in fp32.
+    """
+    if precision == "fp32":
+        return
+    if torch.cuda.is_available():
+        if precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+            name = torch.cuda.get_device_name()
+            raise MachineError(f"{name} has no bf16; pass --precision fp16, or fp32 (the default)")
+        return
+    if precision == "fp16":
+        raise MachineError("--precision fp16 needs a CUDA device, and PyTorch sees none; pass --precision fp32")
+    if not cpu_has_bf16():
+        raise MachineError("this processor has no bf16 instructions and there is no CUDA device; pass --precision fp32")
+
+
+def cpu_has_bf16() -> bool:
+    """Whether PyTorch multiplies bf16 matrices here at all: its oneDNN asks for AVX-512 or an ARM equivalent."""
+    asked = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return bool(torch.backends.mkldnn.is_available() and asked is not None and asked())
