@@ -42,7 +42,7 @@ STATE = "state.pt"
 SAVE_SECONDS = 120.0  # at most so much work is lost
 SAY_SECONDS = 30.0
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.02, 1000
-NEW_HEAD_RATE = 10.0  # a new head starts far from its place and moves so much faster
+NEW_HEAD_RATE = 1e-3  # a new head starts far from its place: its peak learning rate, if the encoder's is lower
 
 
 @dataclass(frozen=True)
@@ -264,7 +264,7 @@ def _optimizer(model: PreTrainedModel, choices: Adaptation, new_head: bool) -> t
         [
             {
                 "params": parameters,
-                "peak": choices.learning_rate * (NEW_HEAD_RATE if fresh else 1.0),
+                "peak": max(choices.learning_rate, NEW_HEAD_RATE if fresh else 0.0),
                 "weight_decay": choices.weight_decay if decays else 0.0,
             }
             for (fresh, decays), parameters in groups.items()

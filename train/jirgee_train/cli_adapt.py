@@ -51,7 +51,7 @@ HELP = {
     "minutes": "stop after so long, the learning rate having fallen to zero; 0: after --epochs",
     "epochs": "passes over the texts, if the time allows",
     "batch_size": "texts in one batch",
-    "learning_rate": "peak learning rate of AdamW; a new head's is ten times as high",
+    "learning_rate": "peak learning rate of AdamW; a new head's is at least 1e-3",
     "warmup": "share of the run over which the learning rate rises",
     "weight_decay": "AdamW weight decay",
     "share": "share of the tokens that is masked",
