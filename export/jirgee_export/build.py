@@ -20,7 +20,10 @@ from jirgee.checkpoint import read_labels, read_settings
 from jirgee.errors import GateError
 from jirgee.labelled import read_labelled
 from jirgee.machine import describe
+from jirgee.tokens import Tokenizer
 
+from .calibrate import TEXTS as SMOOTHING_TEXTS
+from .calibrate import Calibration, smooth
 from .graph import export_graph, load_model
 from .optimise import optimise
 from .quantise import RECIPES
@@ -68,8 +71,12 @@ def build(
         export_graph(model, Path(work) / "graph.onnx")
         fused = optimise(Path(work) / "graph.onnx", model.config)
 
+        sample = list(dict.fromkeys(texts))[:SMOOTHING_TEXTS]
+        encoded = Tokenizer(settings.tokenizer, tokenizer_file.read_bytes(), settings.max_tokens).encode(sample)
+        smoothed = smooth(fused, Calibration(encoded, settings.tokenizer.pad_id))
+
         def trial(name: str) -> tuple[Bundle, Comparison]:
-            stored = RECIPES[name].apply(_copy(fused))
+            stored = RECIPES[name].apply(_copy(smoothed if RECIPES[name].smoothed else fused))
             files: dict[str, bytes | Path] = {
                 MODEL: stored.SerializeToString(),
                 tokenizer_file.name: tokenizer_file,

@@ -23,10 +23,13 @@ QUANTISED_OPERATORS = ["MatMul", "Attention", "EmbedLayerNormalization"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """``apply``: fused fp32 graph -> the graph as stored. ``safe_on``: ``any`` CPU or only those with ``int8_dot``."""
+    """``apply``: fused fp32 graph -> the graph as stored. ``safe_on``: ``any`` CPU or only those with ``int8_dot``.
+    ``smoothed``: ``apply`` wants the graph that ``calibrate.smooth`` has prepared.
+    """
 
     about: str
     apply: Callable[[ModelProto], ModelProto]
+    smoothed: bool = False
     safe_on: str = "any"
 
 
@@ -67,16 +70,22 @@ def _quiet() -> Iterator[None]:
 
 def _reads_gelu(model: ModelProto) -> Callable[[NodeProto], bool]:
     """Whether a node's input is a GELU's output: the activations with the longest tail, the costliest to quantise."""
-    outputs = {node.output[0] for node in model.graph.node if node.op_type in ("BiasGelu", "Gelu", "FastGelu")}
+    outputs: set[str] = set()
+    for node in model.graph.node:
+        if node.op_type in ("BiasGelu", "Gelu", "FastGelu") or (node.op_type == "Mul" and node.input[0] in outputs):
+            outputs.add(node.output[0])  # Mul: what calibrate.smooth puts between
     return lambda node: node.op_type == "MatMul" and node.input[0] in outputs
 
 
 # From the fastest to the most faithful: ``auto`` takes the first that passes the gate.
 RECIPES: dict[str, Recipe] = {
-    "int8": Recipe("7-bit weights in 8, a scale per channel; activations quantised at run time", _dynamic_int8),
+    "int8": Recipe(
+        "7-bit weights in 8, a scale per channel; activations smoothed, and quantised at run time", _dynamic_int8, True
+    ),
     "int8-mixed": Recipe(
         "as int8, with the second half of every feed-forward block in float",
         lambda model: _dynamic_int8(model, _reads_gelu(model)),
+        smoothed=True,
     ),
     "fp32": Recipe("32-bit floats", lambda model: model),
 }
