@@ -1,13 +1,15 @@
-"""A report -> one HTML page that asks no other host for anything and needs no script."""
+"""The demo report -> one HTML page, in the style of ``jirgee_train.page``."""
 
 from __future__ import annotations
 
-import html
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 
 import numpy as np
+
+from jirgee_train.page import document, facts, figure, tiles
 
 from . import charts
 
@@ -64,70 +66,15 @@ class Report:
     foot: dict[str, str]
 
 
-STYLE = """
-:root { color-scheme: light dark;
-  --page: #ffffff; --card: #f6f7f8; --ink: #1b2026; --muted: #5d6873; --line: #dce0e4; --accent: #1d6f8f;
-  --second: #b9793a; }
-@media (prefers-color-scheme: dark) { :root {
-  --page: #13171b; --card: #1b2126; --ink: #e8ebee; --muted: #9aa6b1; --line: #323a42; --accent: #5db0cd;
-  --second: #d09a63; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--page); color: var(--ink); line-height: 1.5;
-  font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "DejaVu Sans", sans-serif; }
-main { max-width: 70rem; margin: 0 auto; padding: 2rem 1.25rem 3rem; }
-h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .5rem; text-wrap: balance; }
-h2 { font-size: 1.2rem; margin: 2.75rem 0 .25rem; }
-h3 { font-size: 1rem; margin: 0 0 .25rem; }
-p { margin: .25rem 0 .75rem; max-width: 46rem; }
-.note, figcaption, dt, th, .tile span { color: var(--muted); }
-.note, figcaption { font-size: .9rem; }
-.tiles, .cards { display: grid; gap: 1rem; margin: 1rem 0; }
-.tiles { grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); }
-.tile, figure, .card { background: var(--card); border-radius: .6rem; padding: 1rem 1.1rem; }
-.tile b { display: block; font-size: 1.9rem; line-height: 1.15; font-variant-numeric: tabular-nums; }
-.tile span { font-size: .9rem; line-height: 1.35; display: block; margin-top: .2rem; }
-.cards { grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); }
-figure { margin: 0; min-width: 0; }
-figure svg { display: block; width: 100%; max-width: 27rem; height: auto; margin: .5rem 0; }
-figure svg text { font-family: inherit !important; }
-table { border-collapse: collapse; width: 100%; font-size: .95rem; }
-th { text-align: left; font-weight: 500; font-size: .85rem; vertical-align: bottom; }
-th, td { padding: .45rem .75rem .45rem 0; border-bottom: 1px solid var(--line); }
-tr > :last-child { padding-right: 0; }
-tbody tr:last-child > * { border-bottom: 0; }
-td { vertical-align: top; }
-.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-th.number { white-space: normal; }
-.tweet { overflow-wrap: anywhere; }
-.tweets td:not(.tweet) { white-space: nowrap; }
-.tweets small { display: none; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; font-size: .9rem; margin: .5rem 0; }
-dd { margin: 0; overflow-wrap: anywhere; }
-footer { margin-top: 3rem; border-top: 1px solid var(--line); padding-top: 1rem; }
-@media (max-width: 34rem) {
-  main { padding: 1.25rem .9rem 2rem; }
-  .tiles { grid-template-columns: 1fr 1fr; gap: .6rem; }
-  .tile, figure, .card { padding: .85rem .9rem; }
-  .tile b { font-size: 1.6rem; }
-  table { font-size: .875rem; }
-  th { font-size: .8rem; }
-  th, td { padding-right: .6rem; }
-  .tweets .wide { display: none; }
-  .tweets small { display: block; color: var(--muted); }
-}
-"""
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-
-
 def render(report: Report) -> str:
     """The whole page."""
     baseline, _, bundle = report.forms
     rows, distinct = len(report.scored), len({row.text for row in report.scored})
     counts = Counter(row.label for row in report.scored)
     speed = report.speed
-    names = [_e(name) for name in report.classes]
+    names = [escape(name) for name in report.classes]
     kinds = f"{', '.join(names[:-1])} or {names[-1]}"
-    tiles = [
+    shown = [
         (f"{bundle.accuracy:.1%}", f"of {report.dev_rows} held-out tweets right; TF-IDF {baseline.accuracy:.1%}"),
         (f"{speed.ratio:.1f}×", "as many tweets per second as padded PyTorch, on the same tweets"),
         (f"{(bundle.size or 0) / 1e6:.0f} MB", f"on disk; checkpoint {(report.forms[1].size or 0) / 1e6:.0f}\u00a0MB"),
@@ -139,23 +86,23 @@ def render(report: Report) -> str:
         f"as {kinds}."
     )
     charts_of_scores = [
-        _figure(
+        figure(
             "What are they?",
             charts.shares([(name, counts[name]) for name in report.classes]),
             f"Share of each predicted class in {rows:,} rows, {distinct:,} of them distinct.",
         ),
-        _figure(
+        figure(
             "How sure is the model?",
             charts.confidence(np.array([row.score for row in report.scored]), len(report.classes)),
             "Right: sure. Left: a coin toss.",
         ),
-        _figure(
+        figure(
             "Where is it wrong?",
             charts.confusion(report.confusion, report.classes),
-            f"{_e(bundle.name)} on {report.dev_rows} held-out tweets; the numbers off the diagonal are mistakes.",
+            f"{escape(bundle.name)} on {report.dev_rows} held-out tweets; the numbers off the diagonal are mistakes.",
         ),
     ]
-    quality = _figure(
+    quality = figure(
         "Held-out accuracy and macro F1",
         charts.quality(
             [form.name.replace(" (", "\n(") for form in report.forms],
@@ -165,7 +112,7 @@ def render(report: Report) -> str:
         f"Of {report.dev_rows} held-out tweets, which limits the precision: ±{_margin(report):.1f} points (95\u00a0%). "
         "The best epoch of the BERT was chosen on the same tweets, which flatters it a little; TF-IDF chose nothing.",
     )
-    speeds = _figure(
+    speeds = figure(
         "Tweets per second",
         charts.rates(
             [
@@ -179,23 +126,9 @@ def render(report: Report) -> str:
     )
     ranked = sorted({row.text: row for row in report.scored}.values(), key=lambda row: -row.score)
     least = ranked[::-1][: min(10, len(ranked) // 2)]
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<link rel="icon" href="data:,">
-<title>jirgee: demo report</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<main>
-<h1>жиргээ: from labelled tweets to a scored file</h1>
+    body = f"""<h1>жиргээ: from labelled tweets to a scored file</h1>
 <p>{summary}</p>
-<div class="tiles">
-{"".join(f'<div class="tile"><b>{value}</b><span>{_e(what)}</span></div>' for value, what in tiles)}
-</div>
+{tiles(shown)}
 <h2>The tweets</h2>
 <div class="cards">{"".join(charts_of_scores)}</div>
 <h2>The model</h2>
@@ -207,12 +140,9 @@ def render(report: Report) -> str:
 <h2>The ten least sure</h2>
 {_tweets(least)}
 <footer>
-<dl>{"".join(f"<dt>{_e(name)}</dt><dd>{_e(value)}</dd>" for name, value in report.foot.items())}</dl>
-</footer>
-</main>
-</body>
-</html>
-"""
+{facts(report.foot)}
+</footer>"""
+    return document("jirgee: demo report", body)
 
 
 def _verdict(report: Report) -> str:
@@ -242,7 +172,7 @@ def rate(value: float) -> str:
 
 def _forms(forms: Sequence[Form]) -> str:
     rows = "".join(
-        f'<tr><td>{_e(form.name)}</td><td class="number">{form.accuracy:.4f}</td>'
+        f'<tr><td>{escape(form.name)}</td><td class="number">{form.accuracy:.4f}</td>'
         f'<td class="number">{form.macro_f1:.4f}</td>'
         f'<td class="number">{"–" if form.size is None else f"{form.size / 1e6:.1f}"}</td>'
         f'<td class="number">{rate(form.rate)}</td></tr>'
@@ -254,17 +184,9 @@ def _forms(forms: Sequence[Form]) -> str:
 
 def _tweets(rows: Sequence[Scored]) -> str:
     body = "".join(
-        f'<tr><td class="number">{row.score:.3f}</td><td class="wide">{_e(row.label)}</td>'
-        f'<td class="tweet" dir="auto">{_e(row.text)}<small>{_e(row.label)}</small></td></tr>'
+        f'<tr><td class="number">{row.score:.3f}</td><td class="wide">{escape(row.label)}</td>'
+        f'<td class="tweet" dir="auto">{escape(row.text)}<small>{escape(row.label)}</small></td></tr>'
         for row in rows
     )
     head = '<tr><th class="number">score</th><th class="wide">label</th><th>tweet</th></tr>'
     return f'<div class="card"><table class="tweets"><thead>{head}</thead><tbody>{body}</tbody></table></div>'
-
-
-def _figure(title: str, svg: str, caption: str) -> str:
-    return f"<figure><h3>{title}</h3>{svg}<figcaption>{caption}</figcaption></figure>"
-
-
-def _e(text: str) -> str:
-    return html.escape(text)

@@ -64,6 +64,13 @@ def _add_arguments(parser: ArgumentParser) -> None:
         metavar="SECONDS",
         help="of training that an interruption may cost (default 60; 0: none)",
     )
+    parser.add_argument(
+        "--folds",
+        type=int,
+        metavar="K",
+        help="train K times on all the rows but a K-th, judged by that: mean and spread, in CHECKPOINT/folds.json; "
+        "writes no checkpoint",
+    )
     parser.add_argument("--logdir", type=Path, metavar="DIR", help="write logs for TensorBoard there")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     defaults = Recipe()
@@ -95,6 +102,26 @@ def _evaluate(args: Namespace) -> int:
     return 0
 
 
+def _cross_validate(args: Namespace, recipe: Recipe) -> int:
+    from .folds import read_folds
+
+    folds = read_folds(args.data, args.folds, recipe.seed, args.text_column, args.label_column)
+    _quieten(args.quiet)
+    from .cross_validate import cross_validate, folds_table
+
+    print(folds_table(cross_validate(folds, recipe, args.output, args.quiet)))
+    return 0
+
+
+def _quieten(quiet: bool) -> None:
+    import torch  # noqa: F401  its absence is reported by Command.check; heavy, so after the data is known to be good
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    if quiet or not sys.stderr.isatty():
+        logging.disable_progress_bar()
+
+
 def _run(args: Namespace) -> int:
     if args.evaluate:
         return _evaluate(args)
@@ -110,14 +137,10 @@ def _run(args: Namespace) -> int:
     from .data import describe, read_dataset
 
     columns = (args.text_column, args.label_column)
+    if args.folds is not None:
+        return _cross_validate(args, recipe)
     data = read_dataset(args.data, recipe.dev_share, recipe.seed, *columns, args.keep_repeats)
-    import torch  # noqa: F401  its absence is reported by Command.check; heavy, so after the data is known to be good
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    if args.quiet or not sys.stderr.isatty():
-        logging.disable_progress_bar()
-
+    _quieten(args.quiet)
     from .run import describe_rows, open_base, train
 
     opened = open_base(recipe, data.classes)
@@ -135,6 +158,8 @@ def _run(args: Namespace) -> int:
     print(f"expected calibration error {results['ece_uncalibrated']:.4f} -> {results['ece']:.4f} (cross-fitted)")
     steps, seconds, rows = results["global_step"], results["seconds"], results["dev_rows"]
     print(f"{args.output}: {steps} steps in {seconds:.0f} s; judged on {rows} dev rows")
+    if not args.quiet and not (args.output / "report.html").is_file():
+        print(f"{args.output}: no report.html, which needs matplotlib: pip install 'jirgee[report]'", file=sys.stderr)
     return 0
 
 

@@ -20,10 +20,15 @@ from .fit import Fitted
 
 
 def tfidf_baseline(data: Dataset) -> dict[str, Any]:
-    """TF-IDF of character 2- to 5-grams with logistic regression (C = 5), fitted on train, judged on dev."""
+    """The figures of ``tfidf_probs``."""
+    return evaluate(tfidf_probs(data), data.dev.indices(data.classes), data.classes)
+
+
+def tfidf_probs(data: Dataset) -> np.ndarray:
+    """float [n_dev, k] of TF-IDF of character 2- to 5-grams with logistic regression (C = 5), fitted on train."""
     classifier = tfidf_classifier().fit(data.train.texts, data.train.labels)
     order = [list(classifier.classes_).index(name) for name in data.classes]
-    return evaluate(classifier.predict_proba(data.dev.texts)[:, order], data.dev.indices(data.classes), data.classes)
+    return classifier.predict_proba(data.dev.texts)[:, order]
 
 
 def tfidf_classifier():
@@ -36,12 +41,25 @@ def tfidf_classifier():
     return make_pipeline(vectors, LogisticRegression(C=5, max_iter=2000))
 
 
-def eval_results(fitted: Fitted, ngram_logits: np.ndarray | None, mix: Mix, data: Dataset, seed: int) -> dict[str, Any]:
-    """All figures of ``eval_results.json``. Those at the top level are of calibrated, cross-fitted probabilities."""
+def eval_results(
+    fitted: Fitted,
+    ngram_logits: np.ndarray | None,
+    mix: Mix,
+    data: Dataset,
+    seed: int,
+    tfidf: np.ndarray | None = None,
+) -> dict[str, Any]:
+    """All figures of ``eval_results.json``. Those at the top level are of calibrated, cross-fitted probabilities.
+
+    ``tfidf``: what ``tfidf_probs`` gives, where it is known already.
+    """
     gold = data.dev.indices(data.classes)
     figures = evaluate(cross_fitted(fitted.dev_logits, ngram_logits, gold, seed), gold, data.classes)
     encoder = evaluate(softmax(fitted.dev_logits), gold, data.classes)
-    parts = {"encoder": encoder, "baseline_tfidf": tfidf_baseline(data)}
+    parts = {
+        "encoder": encoder,
+        "baseline_tfidf": evaluate(tfidf_probs(data) if tfidf is None else tfidf, gold, data.classes),
+    }
     if ngram_logits is not None:
         parts |= {"ngrams": evaluate(softmax(ngram_logits), gold, data.classes), "hybrid": figures}
     return {
