@@ -34,7 +34,7 @@ def headless_base(tmp_path_factory, original_base):
     classifier = load_classifier(original_base, ["a", "b"])
     save_checkpoint(classifier, original_base, read_settings(original_base), out)
     bare = BertModel(classifier.config, add_pooling_layer=False)
-    bare.load_state_dict(classifier.bert.state_dict(), strict=False)
+    bare.load_state_dict(classifier.base_model.state_dict(), strict=False)
     bare.save_pretrained(out)
     return out
 
@@ -80,17 +80,18 @@ def test_a_head_of_the_base_is_taken_and_a_missing_one_is_opened(original_base, 
     model, new, pooler = load_masked_lm(original_base)
     assert not new
     found = torch.load(original_base / "pytorch_model.bin", weights_only=True)
-    head = model.cls.predictions
-    assert torch.equal(head.transform.dense.weight, found["cls.predictions.transform.dense.weight"])
-    assert torch.equal(head.transform.LayerNorm.weight, found["cls.predictions.transform.LayerNorm.gamma"])
+    own, head = model.state_dict(), "cls.predictions.transform"
+    assert torch.equal(own[f"{head}.dense.weight"], found[f"{head}.dense.weight"])
+    assert torch.equal(own[f"{head}.LayerNorm.weight"], found[f"{head}.LayerNorm.gamma"])
     assert torch.equal(pooler["bert.pooler.dense.weight"], found["bert.pooler.dense.weight"])
 
     model, new, _ = load_masked_lm(headless_base)
     assert new
     frequency = np.arange(600)
     open_head(model, frequency)
-    head = model.cls.predictions
-    assert head.decoder.weight is model.bert.embeddings.word_embeddings.weight
+    tied = model.get_output_embeddings(), model.get_input_embeddings()
+    assert tied[0] is not None
+    assert tied[0].weight is tied[1].weight
     with torch.no_grad():
         logits = model.eval()(input_ids=torch.arange(40)[None]).logits[0]
     expected = np.log((frequency + 0.1) / (frequency + 0.1).sum())

@@ -1,6 +1,7 @@
 """A student learns what its teacher says, costs fewer operations, and is an ordinary checkpoint."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from jirgee_train.distill import _Lessons, lesson_loss, relative_distance
 from jirgee_train.model import load_classifier, save_checkpoint
 from jirgee_train.nearest import nearest
 from jirgee_train.ngrams import fit_ngrams
+from jirgee_train.recipe import read_recipe
 from jirgee_train.teacher import Teacher, make_student, matched_states, operations, start_layers
 
 from .conftest import write_tsv
@@ -103,6 +105,7 @@ def test_of_a_hybrid_the_mix_is_taught(hybrid, samples, texts):
     rows = np.arange(len(lessons))[-20:]
     wanted, _, _ = lessons.hear(rows, lessons.inputs(rows))
     logits = predict(teacher.model, teacher.settings, hybrid, texts[-20:])
+    assert teacher.ngrams
     expected = mixed(logits, teacher.ngrams.logits(texts[-20:]), 2.0, 3.0)
     assert np.allclose(wanted.numpy(), expected, atol=1e-4)
     assert not np.allclose(wanted.numpy(), logits / 2, atol=0.1), "the n-grams have their say"
@@ -147,7 +150,8 @@ def test_gold_labels_pull_only_where_there_are_some(trained, samples, texts):
     def loss(rows, gold):
         return float(lesson_loss(student, lessons, rows, Distillation(layers=1, gold=gold)).detach())
 
-    loss(labelled, 0), loss(bare, 0)  # from now on the teacher is heard from memory
+    for rows in (labelled, bare):
+        loss(rows, 0)  # from now on the teacher is heard from memory
     assert loss(labelled, 1.0) > loss(labelled, 0)
     assert loss(bare, 1.0) == loss(bare, 0)
 
@@ -226,6 +230,23 @@ def test_dev_texts_are_not_learned_from(capsys, tmp_path, trained, samples):
     assert said.startswith(f"texts: 1 (left out: {len(dev)} held out")
 
 
+def test_without_a_dev_file_the_rows_that_the_teacher_held_out_are_held_out(tmp_path, trained, samples):
+    teacher, data = tmp_path / "teacher", tmp_path / "data"
+    shutil.copytree(trained.out, teacher)
+    recipe = read_recipe(teacher / "recipe.toml", seed=7, dev_share=0.3)
+    (teacher / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")
+    data.mkdir()
+    shutil.copy(samples / "train.tsv", data)
+    out = tmp_path / "student"
+    flags = ["--layers", "1", "--epochs", "1", "--quiet"]
+    assert main(["distill", str(teacher), "-o", str(out), "--data", str(data), *flags]) == 0
+    results = json.loads((out / "eval_results.json").read_text(encoding="utf-8"))
+    dev = read_dataset([data], 0.3, 7).dev
+    logits = predict(load_classifier(out, CLASSES), read_settings(out), out, dev.texts)
+    assert results["dev_rows"] == len(dev)
+    assert results["student"]["accuracy"] == pytest.approx((logits.argmax(axis=1) == dev.indices(CLASSES)).mean())
+
+
 def refused(capsys, tmp_path, teacher, *flags):
     before = sorted(tmp_path.rglob("*"))
     assert main(["distill", str(teacher), "-o", str(tmp_path / "student"), "--quiet", *map(str, flags)]) == 1
@@ -261,8 +282,6 @@ def test_a_base_is_no_teacher(capsys, tmp_path, trained, texts_file):
 
 
 def test_a_hybrid_without_its_ngrams_is_refused(capsys, tmp_path, hybrid, texts_file):
-    import shutil
-
     teacher = tmp_path / "hybrid"
     shutil.copytree(hybrid, teacher)
     (teacher / NGRAMS).unlink()

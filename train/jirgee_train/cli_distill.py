@@ -13,6 +13,8 @@ from jirgee.checkpoint import read_labels
 from jirgee.command import Command
 from jirgee.errors import InputError
 
+from .recipe import Recipe, read_recipe
+
 
 @dataclass(frozen=True)
 class Distillation:
@@ -95,6 +97,13 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress")
 
 
+def _split_of(teacher: Path) -> tuple[float, int]:
+    """Share and seed of the dev rows where there is no dev file: those that the teacher did not learn from."""
+    path = teacher / "recipe.toml"
+    recipe = read_recipe(path) if path.is_file() else Recipe()
+    return recipe.dev_share, recipe.seed
+
+
 def _run(args: Namespace) -> int:
     choices = Distillation(**{name: getattr(args, name) for name in vars(Distillation())})
     check_free(args.output, args.overwrite)
@@ -113,7 +122,7 @@ def _run(args: Namespace) -> int:
 
     data = None
     if args.data:
-        found = read_dataset([args.data], 0.2, choices.seed, args.text_column, args.label_column)
+        found = read_dataset([args.data], *_split_of(args.teacher), args.text_column, args.label_column)
         found.train.indices(classes)
         found.dev.indices(classes)
         data = replace(found, classes=classes)

@@ -108,7 +108,7 @@ def open_head(model: PreTrainedModel, frequency: np.ndarray) -> None:
     inner = head.predictions.transform if hasattr(head, "predictions") else head
     norm = inner.LayerNorm if hasattr(inner, "LayerNorm") else inner.layer_norm
     bias = head.predictions.bias if hasattr(head, "predictions") else head.bias
-    rows = model.get_input_embeddings().weight
+    rows: Any = model.get_input_embeddings().weight
     with torch.no_grad():
         torch.nn.init.eye_(inner.dense.weight)
         inner.dense.bias.zero_()
