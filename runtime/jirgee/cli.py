@@ -12,108 +12,20 @@ import os
 import shlex
 import sys
 import warnings
-from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
-from contextlib import ExitStack
 from importlib.metadata import entry_points
 from pathlib import Path
 
 from . import __version__
-from .bundle import Bundle, check_free
-from .command import Command
+from .bundle import Bundle
+from .cli_score import SCORE
+from .command import Command, UsageError, device_arguments
 from .errors import InputError, Interrupted, JirgeeError
 from .labelled import read_labelled
 from .metrics import figures_table
-from .rows import FORMATS, Reject, Sink, format_of, read_rows
+from .rows import Reject, read_rows
 from .scorer import Scorer
-
-
-class UsageError(Exception):
-    """Arguments that do not go together; exit code 2, as for those that argparse refuses."""
-
-
-# --- score -------------------------------------------------------------------------------------------------------
-
-
-def _device_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "--device",
-        choices=("auto", "cpu", "cuda"),
-        default="auto",
-        help="where the model runs (default auto)",
-    )
-    parser.add_argument(
-        "--threads",
-        type=_positive,
-        metavar="N",
-        help="worker threads (default: the processors this process may use)",
-    )
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ArgumentTypeError(f"must be at least 1, not {number}")
-    return number
-
-
-def _score_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("input", nargs="+", help="files of texts, or - for texts on standard input, one a line")
-    parser.add_argument(
-        "-o", "--output", type=Path, help="file to write; its name tells the format (csv, tsv, jsonl; .gz)"
-    )
-    parser.add_argument("--text-column", default="text", metavar="NAME")
-    parser.add_argument("--format", choices=list(FORMATS), help="of the input files, where their names do not tell")
-    parser.add_argument("--rejects", type=Path, metavar="FILE", help="set bad rows aside there (JSON lines) and go on")
-    parser.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
-    parser.add_argument("--quiet", action="store_true", help="no progress and no summary")
-    _device_arguments(parser)
-
-
-def _score(args: Namespace) -> int:
-    if args.input == ["-"]:
-        if args.output:
-            raise UsageError("with - the results go to standard output; leave -o out, or write > FILE")
-        return _score_stdin(args)
-    if not args.output:
-        raise UsageError("no output file; pass -o FILE")
-    from tqdm import tqdm
-
-    from .job import CACHED_TEXTS, score_files
-
-    inputs = [Path(name) for name in args.input]
-    for path in inputs:
-        format_of(path, args.format)
-        if not path.is_file():
-            raise InputError("no such file", path)
-        if args.output.resolve() == path.resolve():
-            raise InputError("is input and output at once; write to another file", path)
-    if args.rejects and args.rejects.resolve() in {path.resolve() for path in (args.output, *inputs)}:
-        raise InputError("is input or output too; write the rejects to another file", args.rejects)
-    for path in filter(None, (args.output, args.rejects)):
-        check_free(path, args.overwrite)
-    with ExitStack() as stack:
-        scorer = stack.enter_context(Scorer.load(args.bundle, args.device, args.threads, cache_texts=CACHED_TEXTS))
-        rejects = stack.enter_context(Sink(args.rejects, "jsonl")) if args.rejects else None
-        sink = stack.enter_context(Sink(args.output))
-        hidden = args.quiet or not sys.stderr.isatty()
-        bar = stack.enter_context(tqdm(unit=" rows", file=sys.stderr, disable=hidden))
-        summary = score_files(scorer, inputs, sink, args.text_column, args.format, rejects, bar.update)
-    if not args.quiet:
-        print(f"{args.output}: {summary.line()}", file=sys.stderr)
-    return 0
-
-
-def _score_stdin(args: Namespace) -> int:
-    from .stream import score_stream
-
-    if sys.stdin is None:
-        raise InputError("standard input is closed; send the texts there, one a line")
-    with Scorer.load(args.bundle, args.device, args.threads) as scorer:
-        score_stream(scorer, getattr(sys.stdin.buffer, "raw", sys.stdin.buffer), sys.stdout)
-    return 0
-
 
 # --- eval --------------------------------------------------------------------------------------------------------
 
@@ -124,7 +36,7 @@ def _eval_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--text-column", default="text", metavar="NAME")
     parser.add_argument("--label-column", default="label", metavar="NAME")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    _device_arguments(parser)
+    device_arguments(parser)
 
 
 def _eval(args: Namespace) -> int:
@@ -186,7 +98,7 @@ def _bench_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("input", nargs="?", type=Path, help="file of texts (default: texts of random pieces)")
     parser.add_argument("--text-column", default="text", metavar="NAME")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    _device_arguments(parser)
+    device_arguments(parser)
 
 
 def _bench(args: Namespace) -> int:
@@ -221,14 +133,7 @@ def _bench(args: Namespace) -> int:
 # --- the command -------------------------------------------------------------------------------------------------
 
 COMMANDS = {
-    "score": Command(
-        "score files or a stream of texts",
-        _score_arguments,
-        _score,
-        epilog="""examples:
-  jirgee score bundle tweets.csv -o scored.csv
-  cat texts.txt | jirgee score bundle - > scores.jsonl""",
-    ),
+    "score": SCORE,
     "eval": Command(
         "measure a bundle on labelled rows",
         _eval_arguments,

@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 
 from .errors import MissingPackage
+
+
+class UsageError(Exception):
+    """Arguments that do not go together; exit code 2, as for those that argparse refuses."""
 
 
 @dataclass(frozen=True)
@@ -43,3 +47,26 @@ class Command:
 
     def install_line(self) -> str:
         return f"pip install 'jirgee[{self.extra}]'"
+
+
+def device_arguments(parser: ArgumentParser) -> None:
+    """``--device`` and ``--threads``, for every command that runs a bundle."""
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="where the model runs (default auto)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=_positive,
+        metavar="N",
+        help="worker threads (default: the processors this process may use)",
+    )
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ArgumentTypeError(f"must be at least 1, not {number}")
+    return number

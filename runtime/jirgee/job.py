@@ -1,7 +1,8 @@
 """A file-scoring run: sources in, one sink out, rows in input order.
 
-Reading and writing overlap with scoring: while one chunk of rows is computed, the next is read. Memory holds a few
-chunks, whatever the size of the files.
+Reading and writing overlap with scoring: while one chunk of rows is computed, the next is read and the one before is
+written. Memory holds a few chunks, whatever the size of the files. What a chunk is depends on the input alone, so that
+a run that goes on after a kill forms the same ones.
 """
 
 from __future__ import annotations
@@ -10,36 +11,41 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError
+from .cache import Remembered, ScoreCache
+from .columns import NO_EXTRAS, Columns, Extras
+from .errors import InputError, JirgeeError
+from .journal import Mark
 from .labelled import checked_text
-from .rows import Reject, Row, Sink, read_rows
-from .scorer import Scorer, Scores
+from .rows import Place, Reject, Row, Sink, read_items
+from .scorer import Scorer
+from .sources import UnreadableFile
+from .summary import Summary
+from .writers import json_line
 
-CHUNK = 4096  # rows scored together: two windows of the scorer
-CACHED_TEXTS = 100_000  # distinct texts whose scores are remembered between chunks
+CHUNK = 4096  # records taken together: two windows of the scorer
+CHUNK_BYTES = 1 << 23  # and no more of them than this
+
+__all__ = ["CHUNK", "Chunk", "Columns", "Extras", "Summary", "score_files"]
 
 
 @dataclass
-class Summary:
-    """What a run did. ``rows`` read = ``scored`` + ``rejected``."""
+class Chunk:
+    """Records that follow one another. ``place``: where the last one starts in input ``file``; None: at its end."""
 
-    rows: int = 0
-    scored: int = 0
-    rejected: int = 0
-    truncated: int = 0
-    seconds: float = 0.0
+    file: int
+    place: Place | None = None
+    rows: list[Row] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    rejects: list[dict[str, Any]] = field(default_factory=list)
+    taken: int = 0
+    size: int = 0
 
-    def line(self) -> str:
-        rate = self.scored / self.seconds if self.seconds else 0.0
-        return (
-            f"{self.rows} rows: {self.scored} scored, {self.rejected} rejected, "
-            f"{self.truncated} cut to the token limit; {self.seconds:.1f} s, {rate:.0f} rows/s"
-        )
+
+Save = Callable[[Chunk, Remembered, Summary, Columns | None], Any]
 
 
 def score_files(
@@ -50,107 +56,173 @@ def score_files(
     format: str | None = None,
     rejects: Sink | None = None,
     progress: Callable[[int], Any] = lambda rows: None,
+    *,
+    extras: Extras = NO_EXTRAS,
+    max_rejects: int | None = None,
+    consumed: Callable[[int, int], Any] | None = None,
+    cache: ScoreCache | None = None,
+    start: Mark | None = None,
+    save: Save | None = None,
 ) -> Summary:
     """Score every row of ``inputs`` into ``sink``. ``progress`` is called with the number of rows just finished.
 
-    A row that cannot be read or has no text goes to ``rejects``; without it, it raises InputError (file and line).
+    A row that cannot be read or has no text goes to ``rejects``; without it, it raises InputError (file and line), and
+    so do more than ``max_rejects``. ``consumed`` is called with the index of an input and the bytes of it read.
+    ``save`` is called after each chunk is written; ``start`` is the mark that the run before left.
     """
     summary, began = Summary(), time.perf_counter()
     columns: Columns | None = None
+    if start:
+        summary = Summary.from_json(start.counts)
+        if start.prefix is not None:
+            columns = Columns(start.prefix, scorer.bundle.labels, sink.nested, extras)
+    before = summary.seconds
+    cache = cache or ScoreCache(scorer.bundle.labels)
+    taken: set[str] = set(columns.names) if columns else set()
 
-    def check(record: dict[str, Any], path: Path, line: int) -> None:
-        nonlocal columns
-        checked_text(record, text_column, path, line)
-        columns = columns or Columns.beside(record, scorer.bundle.labels, sink.nested)
-        if taken := record.keys() & set(columns.names):
+    def check(record: dict[str, Any], path: Path, line: int) -> str:
+        nonlocal columns, taken
+        text = checked_text(record, text_column, path, line)
+        if columns is None:
+            columns = Columns.beside(record, scorer.bundle.labels, sink.nested, extras)
+            taken = set(columns.names)
+        if not taken.isdisjoint(record):
             raise InputError(
-                f'has a column "{min(taken)}", which the first row had not and which the added one would replace; '
-                "score such rows apart",
+                f'has a column "{min(taken & record.keys())}", which the first row had not and which the added one '
+                "would replace; score such rows apart",
                 path,
                 line,
             )
+        return text
 
-    with ThreadPoolExecutor(1, thread_name_prefix="jirgee-job") as background:
-        pending: deque[tuple[list[Row], Future[Scores]]] = deque()
+    def compute(texts: list[str]) -> Remembered:
+        clock = time.perf_counter()
+        scored = cache.score(scorer, texts)
+        summary.score_seconds += time.perf_counter() - clock
+        return scored
 
-        def finish() -> None:
-            rows, future = pending.popleft()
-            scores = future.result()
+    pending: deque[tuple[Chunk, Future[Remembered]]] = deque()
+
+    def finish() -> None:
+        chunk, future = pending.popleft()
+        scored = future.result()
+        clock = time.perf_counter()
+        if chunk.rows:
             assert columns
-            for row, added in zip(rows, columns.cells(scores), strict=True):
-                sink.write(row.record | added)
-            summary.scored += len(rows)
-            summary.truncated += int(scores.truncated.sum())
-            progress(len(rows))
+            for row, added in zip(chunk.rows, columns.cells(scored.scores, chunk.texts), strict=True):
+                sink.write(row.record, added, row.origin)
+        for reject in chunk.rejects:
+            assert rejects
+            rejects.write(reject)
+        summary.rows += chunk.taken
+        summary.scored += len(chunk.rows)
+        summary.rejected += len(chunk.rejects)
+        summary.repeats += len(chunk.rows) - scored.computed
+        summary.truncated += int(scored.scores.truncated.sum())
+        summary.tokens += scored.scores.tokens
+        summary.planned += scored.scores.planned
+        summary.seconds = before + time.perf_counter() - began
+        if save:
+            save(chunk, scored, summary, columns)
+        summary.write_seconds += time.perf_counter() - clock
+        progress(len(chunk.rows))
 
-        good = _good_rows(inputs, format, check, rejects, summary)
-        while chunk := list(islice(good, CHUNK)):
-            pending.append((chunk, background.submit(scorer.score, [row.record[text_column] for row in chunk])))
+    written = sink.rows, rejects.rows if rejects else 0
+    first = summary.scored, summary.rejected
+    background = ThreadPoolExecutor(1, thread_name_prefix="jirgee-job")
+    try:
+        reader = _Reader(inputs, format, check, rejects is not None, max_rejects, consumed)
+        chunks = reader.chunks(start, summary.rejected)
+        while True:
+            clock = time.perf_counter()
+            chunk = next(chunks, None)
+            summary.read_seconds += time.perf_counter() - clock
+            if chunk is None:
+                break
+            pending.append((chunk, background.submit(compute, chunk.texts)))
             if len(pending) > 1:
                 finish()
         while pending:
             finish()
-    summary.seconds = time.perf_counter() - began
+    finally:
+        background.shutdown(wait=False, cancel_futures=True)
+    summary.seconds = before + time.perf_counter() - began
+    scored = first[0] + sink.rows - written[0]
+    rejected = first[1] + (rejects.rows - written[1] if rejects else 0)
+    if summary.rows != scored + rejected:
+        raise JirgeeError(
+            f"{sink.path}: {summary.rows} rows were read, but {scored} written and {rejected} rejected; "
+            "this is a fault of jirgee, please report it"
+        )
     return summary
 
 
-def _good_rows(
-    inputs: Sequence[Path],
-    format: str | None,
-    check: Callable[[dict[str, Any], Path, int], None],
-    rejects: Sink | None,
-    summary: Summary,
-) -> Iterator[Row]:
-    for path in inputs:
-        for item in read_rows(path, format):
-            summary.rows += 1
-            if isinstance(item, Row):
-                try:
-                    check(item.record, path, item.line)
-                except InputError as error:
-                    if rejects is None:
-                        raise
-                    item = Reject(item.line, item.offset, error.reason, repr(item.record).encode()[:4096])
-            if isinstance(item, Row):
-                yield item
-            elif rejects is None:
-                raise InputError(f"{item.reason}; pass --rejects FILE to set such rows aside", path, item.line)
-            else:
-                summary.rejected += 1
-                rejects.write(item.to_json(path))
+@dataclass
+class _Reader:
+    """Inputs -> chunks of checked rows."""
 
+    inputs: Sequence[Path]
+    format: str | None
+    check: Callable[[dict[str, Any], Path, int], str]
+    set_aside: bool
+    max_rejects: int | None
+    consumed: Callable[[int, int], Any] | None
 
-@dataclass(frozen=True)
-class Columns:
-    """The names of the added columns: ``label``, ``score``, ``p_CLASS`` and (in JSON lines) ``probs``.
+    def chunks(self, start: Mark | None, rejected: int) -> Iterator[Chunk]:
+        """From behind ``start`` on, before which ``rejected`` records were set aside."""
+        first = start.file if start else 0
+        chunk = Chunk(first)
+        for index in range(first, len(self.inputs)):
+            path = self.inputs[index]
+            at = Place(start.line, start.offset) if start and index == first and start.offset >= 0 else None
+            for item in self._items(index, at):
+                chunk.file, chunk.place = index, Place(item.line, item.offset)
+                chunk.taken += 1
+                if isinstance(item, Row):
+                    try:
+                        text = self.check(item.record, path, item.line)
+                    except InputError as error:
+                        if not self.set_aside:
+                            raise
+                        raw = item.raw or json_line(item.record).encode()
+                        item = Reject(item.line, item.offset, error.reason, raw[:4096])
+                    else:
+                        chunk.rows.append(item)
+                        chunk.texts.append(text)
+                        chunk.size += item.size
+                if isinstance(item, Reject):
+                    rejected += 1
+                    self._allow(item, path, rejected)
+                    chunk.rejects.append(item.to_json(path))
+                    chunk.size += len(item.raw)
+                    if item.damaged:  # nothing of this file is left
+                        chunk.file, chunk.place = index + 1, None
+                if chunk.taken >= CHUNK or chunk.size >= CHUNK_BYTES:
+                    yield chunk
+                    chunk = Chunk(index)
+        if chunk.taken:
+            yield chunk
 
-    Where the input has a column of such a name, which must come through unchanged, all added ones get the prefix
-    ``predicted_``, as often as it takes.
-    """
+    def _items(self, index: int, at: Place | None) -> Iterator[Row | Reject]:
+        path = self.inputs[index]
+        consumed = self.consumed and (lambda count: self.consumed(index, count))  # type: ignore[misc]
+        try:
+            items = read_items(path, self.format, at, consumed)
+            if at:
+                item = next(items, None)
+                if item is None or (item.line, item.offset) != at:
+                    raise InputError(f"cannot go on behind line {at.line}: it is not where it was", path)
+            yield from items
+        except UnreadableFile as error:
+            if not self.set_aside:
+                raise
+            yield Reject(error.line or 1, 0, error.reason, b"", damaged=True)
 
-    label: str
-    score: str
-    classes: tuple[str, ...]
-    probs: str | None
-
-    @classmethod
-    def beside(cls, record: dict[str, Any], classes: Sequence[str], nested: bool) -> Columns:
-        plain = ["label", "score", *(f"p_{name}" for name in classes), "probs"]
-        prefix = ""
-        while any(prefix + name in record for name in plain):
-            prefix += "predicted_"
-        label, score, *each, probs = (prefix + name for name in plain)
-        return cls(label, score, tuple(each), probs if nested else None)
-
-    @property
-    def names(self) -> list[str]:
-        return [self.label, self.score, *self.classes, *([self.probs] if self.probs else [])]
-
-    def cells(self, scores: Scores) -> Iterator[dict[str, Any]]:
-        """The added cells of each row, probabilities rounded to 6 decimals."""
-        names = [self.label, self.score, *self.classes]
-        for label, values in zip(scores.labels, scores.probs.astype(float).round(6).tolist(), strict=True):
-            added = dict(zip(names, (label, max(values), *values), strict=True))
-            if self.probs:
-                added[self.probs] = dict(zip(scores.classes, values, strict=True))
-            yield added
+    def _allow(self, item: Reject, path: Path, count: int) -> None:
+        if not self.set_aside:
+            place = None if item.damaged else item.line
+            raise InputError(f"{item.reason}; pass --rejects FILE to set such rows aside", path, place)
+        if self.max_rejects is not None and count > self.max_rejects:
+            raise InputError(
+                f"{item.reason}; that is reject number {count} and --max-rejects is {self.max_rejects}", path, item.line
+            )

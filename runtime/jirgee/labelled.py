@@ -93,14 +93,36 @@ def _checked_group(group: object, path: Path, line: int) -> str:
     return str(group).strip()
 
 
+TEXT_COLUMNS = ("full_text", "tweet.full_text", "data.text")  # where Twitter's archive and API have theirs
+
+
 def checked_text(record: dict[str, Any], column: str, path: object, line: int) -> str:
-    """The text of a row. Raises InputError if the column is missing or is not a string."""
-    if column not in record:
+    """The text of a row. ``column`` may lead into nested objects by dots; ``text`` finds those of Twitter too.
+
+    Raises InputError if the column is missing or is not a string.
+    """
+    text = _nested(record, column)
+    if text is _MISSING and column == "text":
+        text = next((found for name in TEXT_COLUMNS if (found := _nested(record, name)) is not _MISSING), text)
+    if text is _MISSING:
         raise InputError(f'no "{column}" column (it has {", ".join(record)}); pass --text-column', path, line)
-    text = record[column]
     if not isinstance(text, str):
         raise InputError(f"the text is {text!r:.40}, which is not a string", path, line)
     return text
+
+
+_MISSING = object()
+
+
+def _nested(record: dict[str, Any], column: str) -> Any:
+    if column in record:
+        return record[column]
+    value: Any = record
+    for name in column.split("."):
+        if not isinstance(value, dict) or name not in value:
+            return _MISSING
+        value = value[name]
+    return value
 
 
 def find_split(directory: Path, name: str) -> Path | None:

@@ -12,8 +12,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError, optional_import
+from .errors import optional_import
 from .records import Place, Row
+from .sources import UnreadableFile
 from .writers import cell
 
 ROWS_AT_ONCE = 1024
@@ -32,7 +33,7 @@ def read_parquet(path: Path, raw: Any, at: Place | None, done: Callable[[float],
         file = pa.parquet.ParquetFile(raw, pre_buffer=False)
         names = file.schema_arrow.names
         if len(set(names)) != len(names):
-            raise InputError("the schema names a column twice", path)
+            raise UnreadableFile("the schema names a column twice", path)
         number, total = 0, max(1, file.metadata.num_rows)
         for group in range(file.metadata.num_row_groups):
             rows = file.metadata.row_group(group).num_rows
@@ -47,7 +48,7 @@ def read_parquet(path: Path, raw: Any, at: Place | None, done: Callable[[float],
                         yield Row(record, number, number - 1, size=size, origin=(batch, index))
                 done(number / total)
     except pa.ArrowException as error:
-        raise InputError(f"not a readable Parquet file ({' '.join(str(error).split())})", path) from None
+        raise UnreadableFile(f"not a readable Parquet file ({' '.join(str(error).split())})", path) from None
 
 
 def _readable(pa: Any, batch: Any) -> Any:

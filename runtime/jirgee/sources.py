@@ -12,6 +12,10 @@ from .errors import InputError
 from .records import ByteReader, Place, Record, Reject, Row, array_records, records
 
 
+class UnreadableFile(InputError):
+    """A whole file that holds no rows that can be read: no header, not the format it says."""
+
+
 def _decoded(items: Iterator[Record]) -> Iterator[tuple[Record, str] | Reject]:
     """Records as text without their line end; what is not UTF-8, holds a NUL or has a problem comes as a Reject."""
     for record in items:
@@ -37,18 +41,18 @@ def _read_table(
     items = _decoded(records(stream, quoted_by))
     for item in items:
         if isinstance(item, Reject):
-            raise InputError(_unreadable(item.reason), path, item.line)
+            raise _unreadable(path, item.reason, item)
         record, text = item
         if text:
             try:
                 header = split(text)
             except csv.Error as error:
-                raise InputError(_unreadable(f"not a CSV row ({error})"), path, record.line) from None
+                raise _unreadable(path, f"not a CSV row ({error})", record) from None
             if len(set(header)) != len(header):
-                raise InputError("the header names a column twice", path, record.line)
+                raise UnreadableFile("the header names a column twice", path, record.line)
             break
     if header is None:
-        raise InputError("the file is empty", path)
+        raise UnreadableFile("the file is empty", path)
     if at:
         stream.skip_to(at.offset)
         items = _decoded(records(stream, quoted_by, at.line))
@@ -70,8 +74,10 @@ def _read_table(
             yield _row(dict(zip(header, cells, strict=True)), record)
 
 
-def _unreadable(reason: str) -> str:
-    return reason if reason.startswith("the compressed file") else f"the header line is unreadable: {reason}"
+def _unreadable(path: Path, reason: str, place: Record | Reject) -> UnreadableFile:
+    if place.damaged:
+        return UnreadableFile(reason, path)
+    return UnreadableFile(f"the header line is unreadable: {reason}", path, place.line)
 
 
 def read_csv(path: Path, stream: ByteReader, at: Place | None) -> Iterator[Row | Reject]:
@@ -118,7 +124,7 @@ def read_json(path: Path, stream: ByteReader, at: Place | None) -> Iterator[Row 
     begin = _ARRAY.match(stream.peek())
     if not begin:
         if path.suffix.lower() == ".js" and stream.peek():
-            raise InputError("not a file of a Twitter archive (window.YTD.… = [ …)", path)
+            raise UnreadableFile("not a file of a Twitter archive (window.YTD.… = [ …)", path)
         return read_jsonl(path, stream, at)
     place = at or Place(1 + begin.group().count(b"\n"), begin.end())
     stream.skip_to(place.offset)

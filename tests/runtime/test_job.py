@@ -170,5 +170,5 @@ def test_an_empty_input(scorer: Scorer, tmp_path: Path) -> None:
 
 def test_names_beside_a_record() -> None:
     plain = Columns.beside({"text": ""}, ["a", "b"], nested=False)
-    assert plain == Columns("label", "score", ("p_a", "p_b"), None)
-    assert Columns.beside({"score": ""}, ["a"], nested=True).probs == "predicted_probs"
+    assert plain.names == ["label", "score", "p_a", "p_b"]
+    assert Columns.beside({"score": ""}, ["a"], nested=True).names[-1] == "predicted_probs"
