@@ -94,7 +94,7 @@ def test_slices_by_script_emoji_length_and_unknown_pieces():
         "length": {"1–16 tokens": 4, "17–32 tokens": 1},
         "cut at the limit": {"whole": 4, "cut": 1},
         "emoji": {"without": 4, "with": 1},
-        "Latin script": {"no letter": 3, "up to half of the letters": 1, "more than half": 1},
+        "Latin script": {"no Latin letter": 3, "up to half of the letters": 1, "more than half": 1},
         "unknown pieces": {"none": 3, "more": 2},
     }
 

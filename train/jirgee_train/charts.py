@@ -73,6 +73,7 @@ def learning_curves(train: Sequence[tuple[float, float]], dev: Sequence[tuple[fl
         axes.plot([point[0] for point in dev], [point[2] for point in dev], "o--", color=INK, label="accuracy, dev")
         axes.set_ylim(bottom=0)
         axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)  # pyright: ignore[reportCallIssue]
         axes.grid(axis="y", linewidth=0.6)
         axes.spines["left"].set_visible(False)
         _legend(axes, 3)

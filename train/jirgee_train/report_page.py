@@ -117,17 +117,21 @@ def _reliability(report: dict[str, Any]) -> str:
 
 
 def _slices(report: dict[str, Any]) -> str:
-    rows = [
-        [
-            f"{name}: {part}",
-            f"{one['n']:,}",
-            f"{one['accuracy']:.3f}",
-            _between(one["accuracy_interval"]),
-            f"{one['tfidf_accuracy']:.3f}",
+    rows = []
+    for name, parts in report["slices"].items():
+        if len(parts) < 2:
+            continue  # all rows: the figures above
+        rows.append([name, "", "", "", ""])
+        rows += [
+            [
+                f"· {part}",
+                f"{one['n']:,}",
+                f"{one['accuracy']:.3f}",
+                _between(one["accuracy_interval"]),
+                f"{one['tfidf_accuracy']:.3f}",
+            ]
+            for part, one in parts.items()
         ]
-        for name, parts in report["slices"].items()
-        for part, one in parts.items()
-    ]
     return _table(["slice", "rows", "accuracy", "95 % interval", "TF-IDF"], rows)
 
 

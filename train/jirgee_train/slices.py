@@ -28,7 +28,7 @@ def cut(texts: Sequence[str], encoded: Encoded, spec: TokenizerSpec) -> dict[str
         "cut at the limit": {"whole": ~encoded.truncated, "cut": encoded.truncated},
         "emoji": {"without": ~emoji, "with": emoji},
         "Latin script": {
-            "no letter": latin == 0,
+            "no Latin letter": latin == 0,
             "up to half of the letters": (latin > 0) & (latin <= 0.5),
             "more than half": latin > 0.5,
         },
