@@ -15,7 +15,18 @@ from jirgee_train.cli import TRAIN
 
 # Without the extra [train] these cannot even be imported.
 collect_ignore = (
-    ["test_adapt.py", "test_distill.py", "test_bases.py", "test_cli.py", "test_fit.py", "test_model.py"]
+    [
+        "test_adapt.py",
+        "test_distill.py",
+        "test_bases.py",
+        "test_cli.py",
+        "test_evaluate.py",
+        "test_fit.py",
+        "test_model.py",
+        "test_precision.py",
+        "test_processes.py",
+        "test_resume.py",
+    ]
     if TRAIN.missing()
     else []
 )

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from jirgee.cli import main
-from jirgee_train import fit, resume, run
+from jirgee_train import fit, resume, run, saving
 
 from .conftest import write_tsv
 
@@ -99,7 +99,7 @@ def stopped(command, monkeypatch, tmp_path):
     """Runs ``command("out")`` until it has saved at ``step``, then raises ``error``; returns the exit code."""
 
     def until(step: int, error: BaseException | type[BaseException] = Stop, *more: str):
-        on_save = run.Saver.on_save
+        on_save = saving.Saver.on_save
 
         def save_and_stop(self, args, state, control, **rest):
             on_save(self, args, state, control, **rest)
@@ -107,7 +107,7 @@ def stopped(command, monkeypatch, tmp_path):
                 raise error
 
         with monkeypatch.context() as patch:
-            patch.setattr(run.Saver, "on_save", save_and_stop)
+            patch.setattr(saving.Saver, "on_save", save_and_stop)
             return main(command("out", "--save-every", "0", "--quiet", *more))
 
     return until
@@ -229,16 +229,14 @@ def test_a_folder_that_is_no_runs_is_never_removed(command, tmp_path, capsys):
 def test_saving_is_bounded_in_disk_and_time(tmp_path, monkeypatch):
     from types import SimpleNamespace
 
-    from jirgee_train import saving
-
     now = [0.0]
-    monkeypatch.setattr(saving.time, "monotonic", lambda: now[0])
-    args = SimpleNamespace(world_size=1, device="cpu")
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    args = SimpleNamespace(world_size=1, process_index=0, device="cpu")
     saver = saving.Saver(tmp_path, saving.BestEpoch(0), every=60)
     saved = []
     for step in range(1, 2001):  # a second a step, ten seconds a save, 100 steps an epoch
         now[0] += 1
-        state = SimpleNamespace(global_step=step, epoch=step / 100, max_steps=2000, is_world_process_zero=True)
+        state = SimpleNamespace(global_step=step, epoch=step / 100, max_steps=2000)
         control = SimpleNamespace(should_save=False, should_training_stop=False)
         saver.on_step_end(args, state, control)
         assert not (step % 100 == 0 and control.should_save), "before the evaluation of its epoch"

@@ -2,7 +2,8 @@
 
     torchrun --nproc-per-node 2 -m jirgee_train train DATA -o CHECKPOINT
 
-Only process 0 prints. A failure that the others may not share (memory, once they train together) is told by each.
+Only process 0 prints. Another one tells of its failure only if process 0, which fails of most things too, has not ended
+the run a moment later.
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ from __future__ import annotations
 import io
 import os
 import sys
+import time
 from contextlib import redirect_stderr, redirect_stdout
 
 from jirgee.cli import main
 
 from .processes import rank
+
+PATIENCE = 5.0  # seconds
 
 
 def run() -> int:
@@ -23,9 +27,9 @@ def run() -> int:
     said = io.StringIO()
     with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere), redirect_stderr(said):
         code = main()
-    torch = sys.modules.get("torch")
-    if code == 1 and torch is not None and torch.distributed.is_initialized():
-        print(f"[process {rank()}] {said.getvalue().splitlines()[-1]}", file=sys.stderr)
+    if code:
+        time.sleep(PATIENCE)  # the launcher ends this process if process 0 has failed
+        print(f"[process {rank()}] {said.getvalue().strip().rpartition(chr(10))[2]}", file=sys.stderr)
     return code
 
 

@@ -29,6 +29,7 @@ from jirgee.scorer import softmax
 
 from .batches import Rows, collator, load_tokenizer, predict
 from .data import Dataset
+from .processes import world_size
 from .recipe import Recipe
 from .saving import BestEpoch, Saver
 
@@ -77,6 +78,7 @@ def fit(
         learning_rate=recipe.learning_rate,
         warmup_ratio=recipe.warmup,
         weight_decay=recipe.weight_decay,
+        use_cpu=not torch.cuda.is_available() and (world_size() > 1 or recipe.precision != "fp32"),
         bf16=recipe.precision == "bf16",
         fp16=recipe.precision == "fp16",
         remove_unused_columns=False,
@@ -88,6 +90,7 @@ def fit(
         report_to=["tensorboard"] if logdir else [],
         disable_tqdm=quiet or not sys.stderr.isatty(),
         dataloader_pin_memory=torch.cuda.is_available(),
+        ddp_find_unused_parameters=False,
     )
     trainer = _Trainer(
         model=model,
@@ -97,11 +100,11 @@ def fit(
         data_collator=collator(settings.tokenizer.pad_id),
         compute_metrics=_dev_metrics(data.classes),
         compute_loss_func=_balanced_loss(gold, len(data.classes)) if recipe.class_weights == "balanced" else None,
-        callbacks=[best, *([saver] if saver else []), *([_Curve] if logdir else [])],
+        callbacks=[best, *([saver] if saver else []), *([_Curve()] if logdir else [])],
     )
     trainer.remove_callback(PrinterCallback)  # it writes to standard output
     if not quiet:
-        trainer.add_callback(_Epochs)
+        trainer.add_callback(_Epochs())
     began = time.perf_counter()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*'pin_memory' argument.*")
@@ -184,7 +187,7 @@ class _Epochs(TrainerCallback):
     """One line an epoch on standard error, where the progress bar is too."""
 
     def on_evaluate(self, args, state, control, metrics=None, **rest):
-        if metrics and state.is_world_process_zero:
+        if metrics and args.process_index == 0:
             before = [entry["step"] for entry in state.log_history if "eval_loss" in entry][:-1]
             loss = mean_loss(state.log_history, before[-1] if before else 0)
             line = f"epoch {state.epoch:g}: loss {loss:.4f}, dev accuracy {metrics['eval_accuracy']:.4f}"

@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 
 from jirgee.errors import MachineError
+from jirgee.machine import cpu_flags
+
+BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16", "svebf16"})  # x86 and ARM, as Linux names them
 
 
 def check_precision(precision: str) -> None:
@@ -26,6 +29,8 @@ def check_precision(precision: str) -> None:
 
 
 def cpu_has_bf16() -> bool:
-    """Whether PyTorch multiplies bf16 matrices here at all: its oneDNN asks for AVX-512 or an ARM equivalent."""
+    """Whether PyTorch takes bf16 on this processor, and the processor has instructions for it: without them PyTorch
+    emulates it, many times slower than fp32."""
     asked = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
-    return bool(torch.backends.mkldnn.is_available() and asked is not None and asked())
+    taken = torch.backends.mkldnn.is_available() and asked is not None and asked()
+    return bool(taken and BF16_FLAGS & cpu_flags())

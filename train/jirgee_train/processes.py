@@ -19,9 +19,10 @@ def first_before_others() -> AbstractContextManager:
     """A block that process 0 goes through before the others enter it."""
     if world_size() == 1:
         return nullcontext()
+    import torch
     from accelerate import PartialState
 
-    return PartialState().main_process_first()
+    return PartialState(cpu=not torch.cuda.is_available()).main_process_first()
 
 
 def leave() -> None:

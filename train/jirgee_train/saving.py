@@ -70,7 +70,7 @@ class Saver(TrainerCallback):
     def on_save(self, args, state, control, **rest):
         if args.world_size > 1:
             torch.distributed.barrier()  # every process has written the state of its random numbers
-        if state.is_world_process_zero:
+        if args.process_index == 0:
             checkpoint = self.work / f"checkpoint-{state.global_step}"
             if self._best.weights:
                 save_file(self._best.weights, checkpoint / BEST)
