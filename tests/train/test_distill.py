@@ -184,8 +184,23 @@ def test_operations_follow_layers_and_width(trained):
 
 def test_relative_distance():
     wanted = torch.randn(200, 5, generator=torch.Generator().manual_seed(0)) * 3 + 7
-    assert relative_distance(wanted, wanted) == 0
-    assert float(relative_distance(wanted.mean(dim=0).expand(200, 5), wanted)) == pytest.approx(1)
+    spread = wanted.var(dim=0, correction=0).mean().item()
+    assert relative_distance(wanted, wanted, spread) == 0
+    assert relative_distance(wanted.mean(dim=0).expand(200, 5), wanted, spread).item() == pytest.approx(1)
+
+
+def test_states_are_measured_by_all_tokens_even_when_only_the_first_is_remembered(trained, texts):
+    """First tokens of an early layer are nearly equal; by their own variance they would drown everything else."""
+    lessons = _Lessons(Teacher.load(trained.out, CLASSES), texts, None, 1)
+    batches = [np.arange(20), np.arange(20, 40)]
+    found = []
+    for rows in batches:
+        inputs = lessons.inputs(rows)
+        _, [states], _ = lessons.hear(rows, inputs)
+        found.append(states[inputs["attention_mask"].bool()].var(dim=0, correction=0).mean().item())
+    assert lessons.spread.tolist() == pytest.approx([np.mean(found)], rel=1e-4)
+    lessons.hear(batches[0], lessons.inputs(batches[0]))
+    assert lessons.spread.tolist() == pytest.approx([np.mean(found)], rel=1e-4), "memory adds nothing"
 
 
 def test_batches_hold_every_row_once_with_little_padding():

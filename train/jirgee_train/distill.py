@@ -146,6 +146,8 @@ class _Lessons:
         self._ngrams = teacher.ngram_logits(everything)
         config = teacher.model.config
         self.states = matched_states(config.num_hidden_layers, layers)
+        self.spread = torch.zeros(layers)  # mean variance of the tokens' states a layer, over the batches heard
+        self._batches = 0
         self._heard = np.zeros(len(everything), dtype=bool)
         self._logits = np.zeros((len(everything), config.num_labels), dtype=np.float32)
         self._first = np.zeros((len(everything), layers, config.hidden_size), dtype=np.float16)
@@ -170,6 +172,10 @@ class _Lessons:
             return torch.from_numpy(self._logits[rows]).to(device), list(first[:, :, None].unbind(dim=1)), False
         output = self.teacher.model(**inputs, output_hidden_states=True)
         states = [output.hidden_states[at].float() for at in self.states]
+        tokens = inputs["attention_mask"].bool()
+        spread = torch.stack([state[tokens].var(dim=0, correction=0).mean() for state in states]).cpu()
+        self._batches += 1
+        self.spread += (spread - self.spread) / self._batches
         ngrams = None if self._ngrams is None else self._ngrams[rows]
         self._logits[rows] = self.teacher.mixed(output.logits.float().cpu().numpy(), ngrams)
         self._first[rows] = torch.stack([state[:, 0] for state in states], dim=1).cpu().numpy()
@@ -188,7 +194,10 @@ def lesson_loss(student: PreTrainedModel, lessons: _Lessons, rows: np.ndarray, c
         mask = inputs["attention_mask"].bool() if all_tokens else inputs["attention_mask"][:, :1].bool()
         width = mask.shape[1]
         own = [state[:, :width].float()[mask] for state in output.hidden_states[1:]]
-        distances = [relative_distance(mine, state[mask]) for mine, state in zip(own, states, strict=True)]
+        distances = [
+            relative_distance(mine, state[mask], spread)
+            for mine, state, spread in zip(own, states, lessons.spread.tolist(), strict=True)
+        ]
         loss = loss + choices.hidden * torch.stack(distances).mean()
     gold = torch.from_numpy(lessons.gold[rows]).to(logits.device)
     if choices.gold and bool((gold != NO_LABEL).any()):
@@ -196,10 +205,9 @@ def lesson_loss(student: PreTrainedModel, lessons: _Lessons, rows: np.ndarray, c
     return loss
 
 
-def relative_distance(mine: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """Mean squared difference of two [m, h], 1 for a guess that is always the mean of ``wanted``."""
-    spread = (wanted - wanted.mean(dim=0)).square().mean()
-    return (mine - wanted).square().mean() / spread.clamp(min=1e-3)
+def relative_distance(mine: torch.Tensor, wanted: torch.Tensor, spread: float) -> torch.Tensor:
+    """Mean squared difference of two [m, h], 1 for a guess no better than the mean of states of variance ``spread``."""
+    return (mine - wanted).square().mean() / max(spread, 1e-3)
 
 
 @dataclass(frozen=True)
