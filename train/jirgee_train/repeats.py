@@ -97,7 +97,7 @@ def near_pairs(texts: Sequence[str]) -> np.ndarray:
     """int64 [m, 2]: places in ``texts`` of the pairs whose shingles have at least the Jaccard similarity ``SIMILAR``.
 
     Candidates come from MinHash (Broder 1997) in bands: a pair at the threshold is among them with probability 0.996,
-    one at 0.8 with 0.99999. Every candidate is then compared exactly.
+    one at 0.8 with 0.99997. Every candidate is then compared exactly.
     """
     row, shingle = _shingles(texts)
     sizes = np.bincount(row, minlength=len(texts))
