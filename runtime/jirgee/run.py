@@ -54,9 +54,11 @@ class Task:
 def check_task(task: Task) -> State | None:
     """The unfinished run that ``task`` goes on with. Raises InputError for a task that cannot begin."""
     state = load(beside(task.output, "journal"))
+    if state and not state.mark and not state.done:
+        state = None  # killed before anything was done
     if task.resume and state:
         return state
-    if state and (state.mark or state.done) and not task.overwrite:
+    if state and not task.overwrite:
         rows = f" ({state.mark.counts['rows']} rows read)" if state.mark else ""
         raise InputError(
             f"an unfinished run of it is there{rows}; pass --resume to go on or --overwrite to start over", task.output
@@ -133,6 +135,9 @@ class _Run:
         self.scores_path = beside(task.output, "scores")
         opened: list[Any] = []
         try:
+            if not state:  # first of all: a journal must never speak of files that are gone
+                with _disk(task.output):
+                    beside(task.output, "journal").unlink(missing_ok=True)
             self.sink = Sink(task.output, columns=mark.columns if mark else None, at=mark.output if mark else None)
             opened.append(self.sink)
             self.rejects = None
