@@ -65,7 +65,11 @@ def test_readme_runs(tiny_checkpoint, tiny_bundle, tmp_path):
     assert "comm" in run.stdout or "come" in run.stdout
 
     lines = [line.split("#")[0].strip() for block in readme_blocks("sh") for line in block.splitlines()]
-    commands = [line for line in lines if "jirgee " in line and not line.startswith("jirgee train")]
+    commands = [
+        line
+        for line in lines
+        if "jirgee " in line and not line.startswith(("jirgee train", "jirgee adapt", "jirgee distill"))
+    ]
     assert len(commands) >= 6
     path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
     for command in commands:

@@ -135,11 +135,8 @@ def _finish(
     files: dict[str, bytes | Path] = {name: trial.path / name for name in trial.files}
     files[REPORT] = (dumps(report, indent=1, ensure_ascii=False) + "\n").encode()
     files[CARD] = _card(trial, comparison, data).encode()
-    same = ("labels", "inputs", "max_tokens", "tokenizer", "recipe", "safe_on")
-    same += ("temperature", "ngram_weight", "provenance")
-    fields: dict[str, Any] = {name: getattr(trial, name) for name in same}
     tolerance = float(np.ceil(comparison.batch_effect * 1000 + 1) / 1000)
-    return write(out, files, overwrite=overwrite, tolerance=min(tolerance, 1.0), **fields)
+    return write(out, files, overwrite=overwrite, **trial.facts | {"tolerance": min(tolerance, 1.0)})
 
 
 def _copy(model: ModelProto) -> ModelProto:

@@ -102,6 +102,11 @@ class Bundle:
         return self.read(MODEL) if self.path.is_file() else self.path / MODEL
 
     @property
+    def facts(self) -> dict[str, Any]:
+        """Everything but path, version and files: what ``write`` takes to make this bundle once more."""
+        return {name: value for name, value in vars(self).items() if name not in ("path", "version", "files")}
+
+    @property
     def size(self) -> int:
         """Bytes of all files."""
         return sum(size for size, _ in self.files.values())

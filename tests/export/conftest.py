@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +14,6 @@ from jirgee_export.cli import EXPORT
 
 # Without the extra [export] these cannot even be imported.
 collect_ignore_glob = ["test_*.py"] if EXPORT.missing() else []
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """A model 32 wide has no work for a second thread; on a busy machine the two wait for each other."""
-    if EXPORT.missing():
-        yield
-        return
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

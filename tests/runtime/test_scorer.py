@@ -200,20 +200,8 @@ def test_the_bundles_temperature_is_used(tiny_bundle: Path, tmp_path: Path, expe
     from jirgee.bundle import write
 
     bundle = Bundle.load(tiny_bundle)
-    names = (
-        "labels",
-        "inputs",
-        "max_tokens",
-        "tokenizer",
-        "recipe",
-        "safe_on",
-        "ngram_weight",
-        "tolerance",
-        "provenance",
-    )
-    fields = {name: getattr(bundle, name) for name in names}
     files: dict[str, bytes | Path] = {name: bundle.read(name) for name in bundle.files}
-    warm = write(tmp_path / "warm", files, **fields, temperature=bundle.temperature * 3)
+    warm = write(tmp_path / "warm", files, **bundle.facts | {"temperature": bundle.temperature * 3})
     with Scorer.load(warm, "cpu", 1) as loaded:
         scores = loaded.score(many)
     np.testing.assert_allclose(scores.probs, softmax(np.log(expected.probs.astype(float)), 3), atol=1e-4)
@@ -224,20 +212,8 @@ def test_a_packed_bundle_scores_the_same(tiny_bundle: Path, tmp_path: Path, expe
     from jirgee.bundle import write
 
     bundle = Bundle.load(tiny_bundle)
-    names = (
-        "labels",
-        "inputs",
-        "max_tokens",
-        "tokenizer",
-        "recipe",
-        "safe_on",
-        "ngram_weight",
-        "tolerance",
-        "provenance",
-    )
     files: dict[str, bytes | Path] = {name: tiny_bundle / name for name in bundle.files}
-    fields = {name: getattr(bundle, name) for name in (*names, "temperature")}
-    with Scorer.load(write(tmp_path / "tiny.jirgee", files, **fields).path, "cpu") as packed:
+    with Scorer.load(write(tmp_path / "tiny.jirgee", files, **bundle.facts).path, "cpu") as packed:
         np.testing.assert_allclose(packed.score(many).probs, expected.probs, atol=FP32)
 
 
