@@ -110,6 +110,7 @@ def seconds_of(checkpoint: Path) -> float:
 def keep_only(work: Path, checkpoint: Path) -> None:
     for path in work.glob("checkpoint-*"):
         if path.name != checkpoint.name:
+            (path / COMPLETE).unlink(missing_ok=True)  # first, so that one half deleted does not count
             shutil.rmtree(path, ignore_errors=True)
 
 

@@ -7,6 +7,7 @@ import hashlib
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -53,6 +54,7 @@ class Saver(TrainerCallback):
         self._began = self._saved = self._asked = time.monotonic()
         if start and (start / BEST).is_file():
             best.weights = load_file(start / BEST)
+        _know_numbered_cpus()
 
     def seconds(self) -> float:
         """Of training, those before an interruption included."""
@@ -87,6 +89,16 @@ class Saver(TrainerCallback):
             torch.distributed.broadcast(flag, 0)
             due = bool(flag.item())
         return due
+
+
+@cache
+def _know_numbered_cpus() -> None:
+    """Of several processes on the CPU the Trainer loads the optimizer to ``cpu:0``, a place that torch.load lacks."""
+
+    def load(storage, place: str):
+        return storage if place.startswith("cpu:") else None
+
+    torch.serialization.register_package(95, lambda storage: None, load)
 
 
 def hash_model(model: PreTrainedModel, *files: Path) -> str:
