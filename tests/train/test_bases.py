@@ -80,9 +80,15 @@ def hub(monkeypatch):
 def test_a_hub_id_is_downloaded_without_what_training_never_reads(hub, original_base):
     calls = hub(original_base)
     assert resolve("tugstugi/bert-base-mongolian-uncased") == original_base
-    [(repo_id, options)] = calls
-    assert repo_id == "tugstugi/bert-base-mongolian-uncased"
-    assert options == {"allow_patterns": list(bases.HUB_FILES)}
+    first, second = calls  # no safetensors there: only then are PyTorch's own weights asked for
+    assert first == ("tugstugi/bert-base-mongolian-uncased", {"allow_patterns": list(bases.HUB_FILES)})
+    assert second[1] == {"allow_patterns": [*bases.HUB_FILES, "pytorch_model*.bin"]}
+
+
+def test_weights_are_not_downloaded_twice(hub, tiny_checkpoint):
+    calls = hub(tiny_checkpoint)
+    assert resolve("owner/name") == tiny_checkpoint
+    assert [options for _, options in calls] == [{"allow_patterns": list(bases.HUB_FILES)}]
 
 
 def test_a_download_that_is_no_model_is_refused(hub, tmp_path):

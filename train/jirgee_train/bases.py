@@ -14,7 +14,7 @@ from jirgee.errors import InputError, MissingPackage
 
 from . import e5small
 
-HUB_FILES = ("*.json", "*.txt", "*.model", "*.vocab", "*.safetensors", "pytorch_model*.bin")
+HUB_FILES = ("*.json", "*.txt", "*.model", "*.vocab", "*.safetensors")
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,10 @@ def _download(repo_id: str) -> Path:
     )
 
     try:
-        return Path(snapshot_download(repo_id, allow_patterns=list(HUB_FILES)))
+        directory = Path(snapshot_download(repo_id, allow_patterns=list(HUB_FILES)))
+        if not list(directory.glob("*.safetensors")):  # an older repository, with weights in PyTorch's own format alone
+            snapshot_download(repo_id, allow_patterns=[*HUB_FILES, "pytorch_model*.bin"])
+        return directory
     except GatedRepoError:
         raise InputError(
             f"the hub gives {repo_id!r} only to those who accepted its terms; accept them on its page and set "
