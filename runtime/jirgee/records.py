@@ -59,8 +59,9 @@ class Reject:
         return {"file": str(path), "line": self.line, "offset": self.offset, "reason": self.reason, "raw": raw}
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
+    """The bytes of one record, or its first ones and what is wrong with it."""
+
     line: int
     offset: int
     raw: bytes

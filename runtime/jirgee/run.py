@@ -6,6 +6,7 @@ last chunk that is certainly on the disk, and the bytes are those of a run that 
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager, suppress
@@ -27,6 +28,8 @@ from .machine import cpu_model
 from .scorer import Scorer
 from .sinks import Sink, beside, publish
 from .summary import Summary
+
+SAVE_SECONDS = 0.5  # between two marks in the journal, at least: each costs a few fsyncs
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ class _Run:
     """The files of one run, open."""
 
     def __init__(self, task: Task, scorer: Scorer, job: dict[str, Any], state: State | None):
-        self.task, self.scorer = task, scorer
+        self.task, self.scorer, self.saved = task, scorer, -SAVE_SECONDS
         self.start = mark = state.mark if state else None
         self.cache = ScoreCache(scorer.bundle.labels, caching.CACHED_TEXTS)
         self.scores_path = beside(task.output, "scores")
@@ -200,12 +203,18 @@ class _Run:
         return summary
 
     def save(self, chunk: Chunk, scored: Remembered, summary: Summary, columns: Columns | None) -> None:
+        """After each chunk: write it; now and then, make sure of it."""
+        self.sink.flush()
+        if self.rejects:
+            self.rejects.flush()
+        with _disk(self.task.output):
+            self.scores.write(scored.fresh)
+        if time.monotonic() - self.saved < SAVE_SECONDS:
+            return
         output = self.sink.commit()
         rejects = self.rejects.commit() if self.rejects else 0
         with _disk(self.task.output):
-            if scored.fresh:
-                self.scores.write(scored.fresh)
-                self.scores.sync()
+            self.scores.sync()
             place = chunk.place
             self.journal.save(
                 Mark(
@@ -220,6 +229,7 @@ class _Run:
                     counts=summary.to_json(),
                 )
             )
+        self.saved = time.monotonic()
 
     def keep(self) -> None:
         self.sink.keep()

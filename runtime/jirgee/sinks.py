@@ -71,15 +71,22 @@ class Sink:
         """Append one row: its record and the cells added to it. Raises InputError if it does not fit the columns or
         the disk is full. ``origin``: of the ``Row`` that it is.
         """
-        with self._errors():
+        try:
             self._pieces.add(row, added or {}, origin)
-            if len(self._pieces) > PIECE:
-                self._put()
+        except ValueError as error:
+            raise InputError(str(error), self.path) from None
+        if len(self._pieces) > PIECE:
+            self.flush()
         self.rows += 1
 
     def _put(self) -> None:
         if data := self._pieces.take():
             self._file.write(self._compression.pack(data) if self._compression else data)
+
+    def flush(self) -> None:
+        """End a piece: what comes next does not change the bytes of what came before."""
+        with self._errors():
+            self._put()
 
     def commit(self) -> int:
         """Put everything written so far on the disk; returns the length of the unfinished file."""

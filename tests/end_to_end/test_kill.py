@@ -20,7 +20,10 @@ from jirgee.rows import Row, read_rows
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 KILLS = 25
 # The command with chunks so small that a kill falls anywhere between many of them.
-SMALL = "import sys; from jirgee import job; job.CHUNK = 128; from jirgee.cli import main; sys.exit(main(sys.argv[1:]))"
+SMALL = (
+    "import sys; from jirgee import job, run; job.CHUNK = 128; run.SAVE_SECONDS = 0;"
+    "from jirgee.cli import main; sys.exit(main(sys.argv[1:]))"
+)
 
 
 def start(*args: object, code: str = SMALL) -> subprocess.Popen[str]:
@@ -113,7 +116,7 @@ def test_head_closes_the_pipe(tiny_bundle: Path, samples: Path) -> None:
 
 
 def test_a_log_for_machines(source: Path, tiny_bundle: Path, tmp_path: Path) -> None:
-    code = SMALL.replace("import job;", "import job, progress; progress.EVERY = 0.05;")
+    code = SMALL.replace("import job, run;", "import job, run, progress; progress.EVERY = 0.05;")
     out = tmp_path / "out.jsonl"
     args = ["score", tiny_bundle, source, "-o", out, "--rejects", tmp_path / "bad.jsonl", "--log-json"]
     *lines, last = [json.loads(line) for line in finish(start(*args, code=code)).splitlines()]

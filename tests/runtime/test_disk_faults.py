@@ -60,6 +60,7 @@ class Raw:
 @pytest.fixture
 def task(tmp_path: Path, texts: list[str], monkeypatch: pytest.MonkeyPatch) -> Task:
     monkeypatch.setattr(job, "CHUNK", 16)
+    monkeypatch.setattr(run, "SAVE_SECONDS", 0)
     lines = [json.dumps({"text": text}) if i % 7 else "{" for i, text in enumerate(texts)]
     (tmp_path / "in.jsonl").write_text("\n".join(lines))
     return Task([tmp_path / "in.jsonl"], tmp_path / "o" / "out.csv.gz", rejects=tmp_path / "o" / "bad.jsonl")

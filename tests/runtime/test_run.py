@@ -18,6 +18,7 @@ import pytest
 from jirgee import cache, job, run, sinks
 from jirgee.columns import Extras
 from jirgee.errors import InputError, Interrupted
+from jirgee.journal import load
 from jirgee.run import Task
 from jirgee.scorer import Scorer
 from jirgee.sinks import beside
@@ -29,6 +30,7 @@ ROWS = 300
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job, "CHUNK", 16)
     monkeypatch.setattr(cache, "CACHED_TEXTS", 40)
+    monkeypatch.setattr(run, "SAVE_SECONDS", 0)
 
 
 @pytest.fixture
@@ -316,3 +318,20 @@ def test_an_interrupt_says_how_to_go_on(scorer: Scorer, source: Path, tmp_path: 
         run.run(task, scorer, lambda rows: (_ for _ in ()).throw(KeyboardInterrupt))
     assert (stop.value.flag, stop.value.kept) == ("--resume", beside(task.output, "journal"))
     assert run.run(replace(task, resume=True), scorer).rows == ROWS
+
+
+def test_marks_now_and_then_are_enough(
+    scorer: Scorer, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chunks behind the last mark are done again, to the same bytes."""
+    task = Task([source], tmp_path / "o" / "out.csv.gz", rejects=tmp_path / "o" / "bad.jsonl")
+    expected = same_texts_same_bytes(scorer, task, tmp_path)
+    monkeypatch.setattr(run, "SAVE_SECONDS", 1000)
+    start_and_stop(task, scorer, 9)
+    state = load(beside(task.output, "journal"))
+    assert state
+    assert state.mark
+    assert state.mark.counts["rows"] == 16, "the first chunk is always marked"
+    assert beside(task.output, "partial").stat().st_size > state.mark.output
+    run.run(replace(task, resume=True), scorer)
+    assert task.output.read_bytes() == expected[0]

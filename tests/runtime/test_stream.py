@@ -149,3 +149,46 @@ def test_the_output_is_utf8_whatever_the_terminal_speaks(start: Start) -> None:
     assert ask(process, "сайн уу 😀")["text"] == "сайн уу 😀"
     process.communicate(timeout=60)
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("format", "source"),
+    [
+        ("jsonl", '{"id": 1, "text": "сайн"}\n{"id": 2}\n{bad\n{"id": 3, "text": "муу"}\n'),
+        ("csv", 'id,text\n1,сайн\n2\n"3\n3,"муу"\n'),
+        ("tsv", "id\ttext\n1\tсайн\n2\n\n3\tмуу"),
+    ],
+)
+def test_rows_with_columns(scorer: Scorer, format: str, source: str) -> None:
+    out, warned = io.StringIO(), io.StringIO()
+    assert score_stream(scorer, io.BytesIO(source.encode()), out, format, warn=warned) == 2
+    rows = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [(int(row["id"]), row["text"]) for row in rows] == [(1, "сайн"), (3, "муу")]
+    assert all("label" in row for row in rows)
+    lines = warned.getvalue().splitlines()
+    assert lines
+    assert all(line.startswith("jirgee: standard input:") and line.endswith("; left out") for line in lines)
+
+
+def test_what_a_stream_cannot_be(scorer: Scorer) -> None:
+    with pytest.raises(InputError, match="parquet cannot be read from a stream"):
+        score_stream(scorer, io.BytesIO(b""), io.StringIO(), "parquet")
+    with pytest.raises(InputError, match="header names a column twice"):
+        score_stream(scorer, io.BytesIO(b"a,a\n"), io.StringIO(), "csv")
+
+
+def test_a_line_without_end_takes_no_memory(scorer: Scorer) -> None:
+    import resource
+
+    class Endless:
+        left = 400
+
+        def read(self, size: int) -> bytes:
+            self.left -= 1
+            return b"x" * 1_000_000 if self.left >= 0 else b"\nsecond\n" if self.left == -1 else b""
+
+    out = io.StringIO()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert score_stream(scorer, Endless(), out) == 2
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 150_000
+    assert json.loads(out.getvalue().splitlines()[1])["text"] == "second"
