@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
+from .errors import InputError
 from .scorer import Scores
 
 _LINK = re.compile(r"(?:https?://|www\.|\bt\.co/|\bpic\.twitter\.com/)\S*", re.IGNORECASE)
@@ -65,6 +68,20 @@ class Columns:
         plain += ["probs"] if self.nested else []
         plain += ["truncated", "unknown_share", "note"] if self.extras.flags else []
         return [self.prefix + name for name in plain]
+
+    @cached_property
+    def _taken(self) -> frozenset[str]:
+        return frozenset(self.names)
+
+    def check(self, record: dict[str, Any], path: Path, line: int) -> None:
+        """Raise InputError if ``record``, unlike the first, has a column that an added one would replace."""
+        if not self._taken.isdisjoint(record):
+            raise InputError(
+                f'has a column "{min(self._taken & record.keys())}", which the first row had not and which the added '
+                "one would replace; score such rows apart",
+                path,
+                line,
+            )
 
     def cells(self, scores: Scores, texts: Sequence[str]) -> Iterator[dict[str, Any]]:
         """The added cells of each row, probabilities rounded to 6 decimals."""

@@ -59,13 +59,14 @@ def device_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--threads",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="worker threads (default: the processors this process may use)",
     )
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A type of argparse: a whole number from 1 on."""
     number = int(text)
     if number < 1:
         raise ArgumentTypeError(f"must be at least 1, not {number}")

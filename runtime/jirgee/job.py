@@ -78,21 +78,13 @@ def score_files(
             columns = Columns(start.prefix, scorer.bundle.labels, sink.nested, extras)
     before = summary.seconds
     cache = cache or ScoreCache(scorer.bundle.labels)
-    taken: set[str] = set(columns.names) if columns else set()
 
     def check(record: dict[str, Any], path: Path, line: int) -> str:
-        nonlocal columns, taken
+        nonlocal columns
         text = checked_text(record, text_column, path, line)
         if columns is None:
             columns = Columns.beside(record, scorer.bundle.labels, sink.nested, extras)
-            taken = set(columns.names)
-        if not taken.isdisjoint(record):
-            raise InputError(
-                f'has a column "{min(taken & record.keys())}", which the first row had not and which the added one '
-                "would replace; score such rows apart",
-                path,
-                line,
-            )
+        columns.check(record, path, line)
         return text
 
     def compute(texts: list[str]) -> Remembered:
@@ -131,7 +123,7 @@ def score_files(
     first = summary.scored, summary.rejected
     background = ThreadPoolExecutor(1, thread_name_prefix="jirgee-job")
     try:
-        reader = _Reader(inputs, format, check, rejects is not None, max_rejects, consumed)
+        reader = Reader(inputs, format, check, rejects is not None, max_rejects, consumed)
         chunks = reader.chunks(start, summary.rejected)
         while True:
             clock = time.perf_counter()
@@ -149,17 +141,24 @@ def score_files(
     summary.seconds = before + time.perf_counter() - began
     scored = first[0] + sink.rows - written[0]
     rejected = first[1] + (rejects.rows - written[1] if rejects else 0)
-    if summary.rows != scored + rejected:
-        raise JirgeeError(
-            f"{sink.path}: {summary.rows} rows were read, but {scored} written and {rejected} rejected; "
-            "this is a fault of jirgee, please report it"
-        )
+    check_counts(summary, sink.path, scored, rejected)
     return summary
 
 
+def check_counts(summary: Summary, path: Path, scored: int, rejected: int) -> None:
+    """Raise JirgeeError unless every row read went to one of two sinks, by what these counted themselves."""
+    if summary.rows != scored + rejected:
+        raise JirgeeError(
+            f"{path}: {summary.rows} rows were read, but {scored} written and {rejected} rejected; "
+            "this is a fault of jirgee, please report it"
+        )
+
+
 @dataclass
-class _Reader:
-    """Inputs -> chunks of checked rows."""
+class Reader:
+    """Inputs -> chunks of checked rows. ``check`` gives the text of a record or raises InputError; ``set_aside``:
+    whether bad rows are rejects of a chunk, or raise.
+    """
 
     inputs: Sequence[Path]
     format: str | None

@@ -38,6 +38,11 @@ class Summary:
         """Rows a second."""
         return self.rows / self.seconds if self.seconds else 0.0
 
+    def add(self, other: Summary) -> None:
+        """Count in what another part of the run did."""
+        for field in fields(self):
+            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
+
     def to_json(self) -> dict[str, Any]:
         """The counts, to go on from."""
         return asdict(self)
