@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -113,11 +114,14 @@ def _start(ray: Any, stack: ExitStack, workers: int | None, address: str | None,
     stack.enter_context(warnings.catch_warnings())  # fewer chunks than workers are no news
     warnings.filterwarnings("ignore", "The (max|min)imum number of concurrent")
     try:
+        host, _, port = (address or "").rpartition("://")[2].rpartition(":")
+        if host and port.isdigit():  # else Ray tries for many minutes
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
         ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
         stack.callback(ray.shutdown)
         there = ray.cluster_resources()
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        raise MachineError(f"--engine ray: {_line(error)}") from None
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        raise MachineError(f"--engine ray{f' at {address}' if address else ''}: {_line(error)}") from None
     most = int(there.get("GPU", 0) if device == "cuda" else there.get("CPU", 0) - 1)
     if most < (workers or 1):
         raise MachineError(f"--engine ray: this cluster has room for {most} workers on {device}; pass --workers {most}")
