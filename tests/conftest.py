@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import random
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,18 +52,24 @@ def spm_bert_model(tmp_path_factory: pytest.TempPathFactory, sample_texts: list[
     return prefix.with_suffix(".model")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _one_torch_thread() -> Iterator[None]:
-    """A model 32 wide has no work for a second thread; on a busy machine the two wait for each other."""
-    if importlib.util.find_spec("torch") is None:
-        yield
-        return
-    import torch
+def _use_one_thread() -> None:
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread_at_first() -> None:
+    """A model 32 wide has no work for a second thread; on a busy machine the two wait for each other."""
+    if importlib.util.find_spec("torch"):
+        importlib.import_module("torch")
+        _use_one_thread()
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_again() -> Iterator[None]:
+    """Also after a test whose code asked for more: the number of threads changes the last bits of a training."""
     yield
-    torch.set_num_threads(before)
+    _use_one_thread()
 
 
 TINY = {

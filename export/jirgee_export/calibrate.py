@@ -43,9 +43,10 @@ class Calibration:
             ids, mask = self.encoded.padded(batch.rows, batch.width, self.pad_id)
             feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
             values = session.run(names, {name: value for name, value in feed.items() if name in wanted})
-            for name, value in zip(names, values, strict=True):
+            for name, given in zip(names, values, strict=True):
+                value = np.asarray(given, dtype=np.float32)
                 tokens = value[mask.astype(bool)] if value.ndim == 3 else value  # the last layer has one row a text
-                peak = np.abs(tokens).max(axis=0)
+                peak: np.ndarray = np.abs(tokens).max(axis=0)
                 found[name] = np.maximum(found.get(name, peak), peak)
         return found
 

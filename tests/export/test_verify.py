@@ -19,6 +19,10 @@ def compared(texts, flips=0, accuracy=None):
         (1000, 11, Limits(), False),
         (1000, 50, Limits(max_flips=5), True),
         (1000, 51, Limits(max_flips=5), False),
+        (180, 3, Limits(), True),  # 1 % of 180 is less than two: chance alone would refuse a good bundle
+        (180, 4, Limits(), False),
+        (100, 2, Limits(), True),
+        (100, 3, Limits(), False),
         (20, 1, Limits(), True),  # one text is always allowed: 5 % of twenty
         (20, 2, Limits(), False),
         (20, 1, Limits(max_flips=0), True),
