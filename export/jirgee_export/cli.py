@@ -28,7 +28,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
         "--max-drop", type=float, default=0.5, metavar="POINTS", help="accuracy it may lose (default 0.5)"
     )
     parser.add_argument(
-        "--max-flips", type=float, default=1.0, metavar="PERCENT", help="labels it may change (default 1)"
+        "--max-flips", type=float, default=3.0, metavar="PERCENT", help="labels it may change (default 3)"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
     parser.add_argument("--quiet", action="store_true", help="no progress")

@@ -33,7 +33,7 @@ class Limits:
     """
 
     max_drop: float = 0.5
-    max_flips: float = 1.0
+    max_flips: float = 3.0
 
 
 @dataclass(frozen=True)

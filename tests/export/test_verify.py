@@ -15,19 +15,19 @@ def compared(texts, flips=0, accuracy=None):
 @pytest.mark.parametrize(
     ("texts", "flips", "limits", "passes"),
     [
-        (1000, 10, Limits(), True),  # 1 % is the limit itself
-        (1000, 11, Limits(), False),
+        (1000, 10, Limits(max_flips=1), True),  # 1 % is the limit itself
+        (1000, 11, Limits(max_flips=1), False),
         (1000, 50, Limits(max_flips=5), True),
         (1000, 51, Limits(max_flips=5), False),
-        (180, 3, Limits(), True),  # 1 % of 180 is less than two: chance alone would refuse a good bundle
-        (180, 4, Limits(), False),
-        (100, 2, Limits(), True),
-        (100, 3, Limits(), False),
-        (20, 1, Limits(), True),  # one text is always allowed: 5 % of twenty
-        (20, 2, Limits(), False),
+        (180, 3, Limits(max_flips=1), True),  # 1 % of 180 is less than two: chance alone would refuse a good bundle
+        (180, 4, Limits(max_flips=1), False),
+        (100, 2, Limits(max_flips=1), True),
+        (100, 3, Limits(max_flips=1), False),
+        (20, 1, Limits(max_flips=1), True),  # one text is always allowed: 5 % of twenty
+        (20, 2, Limits(max_flips=1), False),
         (20, 1, Limits(max_flips=0), True),
         (20, 2, Limits(max_flips=0), False),
-        (3, 1, Limits(), True),
+        (3, 1, Limits(max_flips=1), True),
         (3, 0, Limits(max_flips=0), True),
     ],
 )
@@ -41,11 +41,11 @@ def test_the_limit_on_flips(texts, flips, limits, passes):
 @pytest.mark.parametrize(
     ("texts", "right", "limits", "passes"),
     [
-        (1000, (900, 895), Limits(), True),  # half a point is the limit itself
-        (1000, (900, 894), Limits(), False),
+        (1000, (900, 895), Limits(max_flips=1), True),  # half a point is the limit itself
+        (1000, (900, 894), Limits(max_flips=1), False),
         (1000, (900, 880), Limits(max_drop=2), True),
-        (50, (45, 44), Limits(), True),  # one text is always allowed: two points of fifty
-        (50, (45, 43), Limits(), False),
+        (50, (45, 44), Limits(max_flips=1), True),  # one text is always allowed: two points of fifty
+        (50, (45, 43), Limits(max_flips=1), False),
         (50, (45, 44), Limits(max_drop=0), True),
         (50, (40, 50), Limits(max_drop=0), True),
     ],
@@ -59,7 +59,7 @@ def test_the_limit_on_accuracy(texts, right, limits, passes):
 
 
 def test_both_limits_are_reported():
-    assert len(compared(100, 50, (0.9, 0.5)).failures(Limits())) == 2
+    assert len(compared(100, 50, (0.9, 0.5)).failures(Limits(max_flips=1))) == 2
 
 
 def test_the_reference_is_pytorch_one_text_at_a_time(tiny_checkpoint, tiny_model, texts):
