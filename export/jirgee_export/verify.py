@@ -104,8 +104,9 @@ def compare(bundle: Bundle, texts: Sequence[str], reference: np.ndarray, gold: n
     except BundleError:  # the bundle has just been written and loaded: what is wrong is a logit
         return Comparison(len(texts), len(texts), 1.0, 1.0, 1.0, finite=False)
     with Scorer.load(bundle, device="cpu", token_budget=1) as alone:
-        sample = list(dict.fromkeys(texts))[:BATCH_EFFECT_TEXTS]
-        rows = [list(texts).index(text) for text in sample]
+        row_of = {text: row for row, text in enumerate(texts)}
+        sample = list(row_of)[:BATCH_EFFECT_TEXTS]
+        rows = [row_of[text] for text in sample]
         effect = float(np.abs(alone.score(sample).probs - probs[rows]).max())
     change = np.abs(probs - reference)
     accuracy = macro_f1 = None
