@@ -5,42 +5,46 @@
     model.onnx        token ids -> logits
     ngrams.npz        in a hybrid: hashed character n-grams -> logits that are added
     tokenizer file    as the manifest names it
+    golden.json       texts and the scores they had at export: what ``jirgee check`` scores again
     report.json       how it compares with the checkpoint it came from
     README.md         model card
 
 Only data, never code: nothing here is unpickled or executed, and every byte is verified before onnxruntime sees it.
-The format is written down in docs/bundle-format.md.
+The format is written down in docs/bundle-format.md; ``container.py`` reads the files, ``manifest.py`` the manifest.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import re
 import shutil
-import struct
 import tempfile
-import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .container import Container, pack
 from .errors import BundleError, InputError
+from .manifest import (
+    CARD,
+    FORMAT_VERSION,
+    GOLDEN,
+    MANIFEST,
+    MANIFEST_HASH,
+    MAX_MANIFEST_BYTES,
+    MODEL,
+    NGRAMS,
+    REPORT,
+    check_file_names,
+    parse,
+    to_bytes,
+)
 from .tokens import TokenizerSpec
 
-FORMAT_VERSION = 1
-MANIFEST, MANIFEST_HASH = "manifest.json", "manifest.sha256"
-MODEL, REPORT, CARD = "model.onnx", "report.json", "README.md"
-NGRAMS = "ngrams.npz"
 PACKED_SUFFIX = ".jirgee"
-MAX_MANIFEST_BYTES = 1 << 20
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-SAFE_ON = ("any", "int8_dot")
-_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_UNREADABLE = (OSError, EOFError, KeyError, ValueError, RuntimeError, struct.error, zipfile.BadZipFile)
-_PACKED_SEAL = re.compile(rb"sha256:[0-9a-f]{64}")  # the archive comment: hash of every byte before it
+
+__all__ = ["CARD", "FORMAT_VERSION", "GOLDEN", "MODEL", "NGRAMS", "REPORT", "Bundle", "check_free", "replace", "write"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class Bundle:
     ``safe_on``: kinds of CPU on which the recipe keeps its accuracy (``any`` or ``int8_dot``).
     ``tolerance``: largest change of a probability that other texts in the same batch may cause.
     ``files``: name -> (size in bytes, SHA-256). ``provenance``: where the model came from, for people.
+    ``verified_on``: the machine on which export compared it with its checkpoint and scored the golden texts.
     """
 
     path: Path
@@ -68,18 +73,19 @@ class Bundle:
     tolerance: float
     files: Mapping[str, tuple[int, str]]
     provenance: Mapping[str, Any]
+    verified_on: Mapping[str, Any]
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Bundle:
         """Read and verify. Raises BundleError naming the file that is missing, damaged or not understood."""
         path = Path(path)
-        with _Container.open(path) as container:
+        with Container.open(path) as container:
             raw = container.read(MANIFEST, MAX_MANIFEST_BYTES)
-            if container.read(MANIFEST_HASH, 1024) != _hash_line(raw):
+            if container.read(MANIFEST_HASH, 1024) != hash_line(raw):
                 raise BundleError(
                     f"{path}: {MANIFEST} does not match {MANIFEST_HASH}: the bundle is damaged; export it again"
                 )
-            bundle = _parse(path, raw)
+            bundle = cls(path=path, **parse(path, raw))
             container.check_names({MANIFEST, MANIFEST_HASH, *bundle.files})
             for name, (size, sha256) in bundle.files.items():
                 if container.hash(name, size) != sha256:
@@ -91,7 +97,7 @@ class Bundle:
     def read(self, name: str) -> bytes:
         """The verified bytes of one file of the bundle."""
         size, sha256 = self.files[name]
-        with _Container.open(self.path) as container:
+        with Container.open(self.path) as container:
             data = container.read(name, size)
         if hashlib.sha256(data).hexdigest() != sha256:
             raise BundleError(f"{self.path}: {name} changed since the bundle was loaded")
@@ -122,7 +128,7 @@ def write(
     """
     out = Path(out)
     check_free(out, overwrite)
-    _check_file_names(out, files)
+    check_file_names(out, files)
     out.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
@@ -131,15 +137,13 @@ def write(
             data = content if isinstance(content, bytes) else content.read_bytes()
             (staging / name).write_bytes(data)
             table[name] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        fields["tokenizer"] = fields["tokenizer"].to_json()
-        manifest = {"format": "jirgee-bundle", "version": FORMAT_VERSION, **fields, "files": table}
-        raw = (json.dumps(manifest, ensure_ascii=False, indent=1) + "\n").encode()
+        raw = to_bytes({"verified_on": {}, **fields}, table)
         (staging / MANIFEST).write_bytes(raw)
-        (staging / MANIFEST_HASH).write_bytes(_hash_line(raw))
+        (staging / MANIFEST_HASH).write_bytes(hash_line(raw))
         staging.chmod(0o755)
         if out.suffix == PACKED_SUFFIX:
             packed = staging / "packed"
-            _pack(staging, [MANIFEST, MANIFEST_HASH, *table], packed)
+            pack(staging, [MANIFEST, MANIFEST_HASH, *table], packed)
             Bundle.load(packed)
             replace(packed, out)
         else:
@@ -172,175 +176,6 @@ def replace(new: Path, out: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def _parse(path: Path, raw: bytes) -> Bundle:
-    """The manifest's bytes -> a Bundle whose files are not verified yet."""
-    try:
-        data = json.loads(raw)
-        if data["format"] != "jirgee-bundle":
-            raise BundleError(f"{path}: {MANIFEST} is not a jirgee bundle's")
-        if data["version"] != FORMAT_VERSION:
-            raise BundleError(
-                f"{path}: bundle format version {data['version']!r}; this jirgee reads version {FORMAT_VERSION}: "
-                "upgrade jirgee or export again"
-            )
-        files = {name: (entry["size"], entry["sha256"]) for name, entry in data["files"].items()}
-        bundle = Bundle(
-            path=path,
-            version=data["version"],
-            labels=tuple(data["labels"]),
-            inputs=tuple(data["inputs"]),
-            max_tokens=data["max_tokens"],
-            tokenizer=_tokenizer(path, data["tokenizer"]),
-            recipe=data["recipe"],
-            safe_on=data["safe_on"],
-            temperature=data["temperature"],
-            ngram_weight=data["ngram_weight"],
-            tolerance=data["tolerance"],
-            files=files,
-            provenance=data["provenance"],
-        )
-        sound = (
-            all(isinstance(data[name], list) for name in ("labels", "inputs"))
-            and len(bundle.labels) >= 2
-            and len(set(bundle.labels)) == len(bundle.labels)
-            and all(isinstance(label, str) and label for label in bundle.labels)
-            and bundle.inputs[:1] == ("input_ids",)
-            and len(set(bundle.inputs)) == len(bundle.inputs)
-            and set(bundle.inputs) <= set(INPUTS)
-            and type(bundle.max_tokens) is int
-            and bundle.max_tokens > 0
-            and isinstance(bundle.recipe, str)
-            and bundle.safe_on in SAFE_ON
-            and all(
-                type(number) in (int, float) for number in (bundle.temperature, bundle.ngram_weight, bundle.tolerance)
-            )
-            and 0 < float(bundle.temperature) < float("inf")
-            and 0 <= float(bundle.ngram_weight) < float("inf")
-            and 0 <= bundle.tolerance <= 1
-            and isinstance(bundle.provenance, dict)
-            and all(type(size) is int and size >= 0 and isinstance(sha, str) for size, sha in files.values())
-        )
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise BundleError(f"{path}: {MANIFEST} is not understood: {type(error).__name__} {error}") from None
-    if not sound:
-        raise BundleError(f"{path}: {MANIFEST} holds a value out of its range")
-    _check_file_names(path, files)
-    for name in (MODEL, bundle.tokenizer.file, *([NGRAMS] if bundle.ngram_weight else [])):
-        if name not in files:
-            raise BundleError(f"{path}: {MANIFEST} lists no {name}")
-    return bundle
-
-
-def _tokenizer(path: Path, data: Any) -> TokenizerSpec:
-    try:
-        return TokenizerSpec.from_json(data)
-    except BundleError as error:
-        raise BundleError(f"{path}: {MANIFEST}: {error}") from None
-
-
-def _check_file_names(path: Path, names: Iterable[str]) -> None:
-    for name in names:
-        if not _SAFE_NAME.fullmatch(name) or name in (MANIFEST, MANIFEST_HASH):
-            raise BundleError(f"{path}: {MANIFEST} names a file that a bundle may not hold: {name!r}")
-
-
-class _Container:
-    """The files of a bundle by name, in a directory or in one packed file; bounded reads, no links followed."""
-
-    def __init__(self, path: Path, archive: zipfile.ZipFile | None):
-        self._path, self._archive = path, archive
-
-    @classmethod
-    def open(cls, path: Path) -> _Container:
-        try:
-            if path.is_dir():
-                return cls(path, None)
-            if not os.path.lexists(path):
-                raise BundleError(f"{path}: no such bundle; make one with: jirgee export CHECKPOINT -o {path}")
-            _check_seal(path)
-            return cls(path, zipfile.ZipFile(path))
-        except _UNREADABLE as error:
-            raise BundleError(f"{path}: not a bundle, or one that cannot be read ({error})") from None
-
-    def __enter__(self) -> _Container:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._archive:
-            self._archive.close()
-
-    def check_names(self, wanted: set[str]) -> None:
-        """Packed files hold exactly the wanted names; a directory may hold more, which is never read."""
-        if self._archive and sorted(self._archive.namelist()) != sorted(wanted):
-            raise BundleError(f"{self._path}: holds other files than its manifest lists")
-
-    def _open(self, name: str, size: int | None, limit: int):
-        """A binary stream of ``name``, whose size is exactly ``size`` (where given) and at most ``limit``."""
-        try:
-            if self._archive:
-                info = self._archive.getinfo(name)
-                if info.compress_type != zipfile.ZIP_STORED:
-                    raise BundleError(f"{self._path}: {name} is compressed; a bundle stores its files")
-                found, stream = info.file_size, self._archive.open(info)
-            else:
-                file = self._path / name
-                if file.is_symlink():
-                    raise BundleError(f"{file}: is a link; a bundle holds only plain files")
-                found, stream = file.stat().st_size, file.open("rb")
-        except _UNREADABLE as error:
-            raise BundleError(f"{self._path}: no readable {name}: not a bundle, or a damaged one ({error})") from None
-        if found > limit or (size is not None and found != size):
-            stream.close()
-            raise BundleError(
-                f"{self._path}: {name} has {found} bytes, which is not what the manifest says; export it again"
-            )
-        return stream
-
-    def _blocks(self, name: str, size: int | None, limit: int) -> Iterator[bytes]:
-        with self._open(name, size, limit) as stream:
-            try:
-                while block := stream.read(1 << 20):
-                    yield block
-            except _UNREADABLE as error:
-                raise BundleError(f"{self._path}: {name} cannot be read to its end ({error})") from None
-
-    def read(self, name: str, limit: int) -> bytes:
-        return b"".join(self._blocks(name, None, limit))
-
-    def hash(self, name: str, size: int) -> str:
-        digest = hashlib.sha256()
-        for block in self._blocks(name, size, size):
-            digest.update(block)
-        return digest.hexdigest()
-
-
-def _hash_line(manifest: bytes) -> bytes:
+def hash_line(manifest: bytes) -> bytes:
+    """The content of ``manifest.sha256``."""
     return f"{hashlib.sha256(manifest).hexdigest()}  {MANIFEST}\n".encode()
-
-
-def _pack(directory: Path, names: list[str], out: Path) -> None:
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-        for name in names:  # a fixed date: the same bundle packs to the same bytes
-            archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), (directory / name).read_bytes())
-        archive.comment = b"sha256:" + b"0" * 64
-    length = len(b"sha256:") + 64
-    body = out.read_bytes()[:-length]
-    out.write_bytes(body + b"sha256:" + hashlib.sha256(body).hexdigest().encode())
-
-
-def _check_seal(path: Path) -> None:
-    """The archive comment seals the whole file, its zip headers included."""
-    length = len(b"sha256:") + 64
-    digest, remaining = hashlib.sha256(), path.stat().st_size - length
-    with path.open("rb") as stream:
-        while remaining > 0:
-            block = stream.read(min(1 << 20, remaining))
-            if not block:
-                break
-            digest.update(block)
-            remaining -= len(block)
-        seal = stream.read()
-    if not _PACKED_SEAL.fullmatch(seal) or seal[7:].decode() != digest.hexdigest():
-        raise BundleError(
-            f"{path}: not a bundle, or a damaged one (its seal does not match its bytes); export or copy it again"
-        )

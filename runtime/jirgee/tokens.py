@@ -63,13 +63,17 @@ class TokenizerSpec:
         except (TypeError, ValueError) as error:
             raise BundleError(f"tokenizer description is not understood: {error}") from None
         for field in fields(cls):
-            if field.type == "int" and type(getattr(spec, field.name)) is not int:
-                raise BundleError(f"tokenizer description: {field.name} must be a whole number")
-        if any(type(row) is not int for row in spec.prefix + spec.suffix):
-            raise BundleError("tokenizer description: prefix and suffix must be lists of whole numbers")
+            if field.type == "int" and not _is_row(getattr(spec, field.name), -1):
+                raise BundleError(f"tokenizer description: {field.name} must be a whole number of 32 bits")
+        if not all(map(_is_row, spec.prefix + spec.suffix)):
+            raise BundleError("tokenizer description: prefix and suffix must be lists of whole numbers of 32 bits")
         if type(spec.file) is not str:
             raise BundleError("tokenizer description: file must be a name")
         return spec
+
+
+def _is_row(value: object, lowest: int = 0) -> bool:
+    return type(value) is int and lowest <= value < 1 << 31
 
 
 @dataclass(frozen=True)

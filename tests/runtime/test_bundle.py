@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import jirgee.scorer
-from jirgee.bundle import Bundle, _hash_line
+from jirgee.bundle import Bundle, hash_line
 from jirgee.errors import BundleError
 from jirgee.scorer import Scorer
 
@@ -153,7 +153,7 @@ def test_a_file_changed_after_loading(make_bundle: Any) -> None:
 
 def rewrite(bundle: Bundle, raw: bytes) -> Path:
     (bundle.path / "manifest.json").write_bytes(raw)
-    (bundle.path / "manifest.sha256").write_bytes(_hash_line(raw))
+    (bundle.path / "manifest.sha256").write_bytes(hash_line(raw))
     return bundle.path
 
 

@@ -145,7 +145,7 @@ def test_a_failure_halfway_leaves_nothing(make_bundle: Any, tmp_path: Path, monk
     def full(*args: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(jirgee.bundle, "_pack", full)
+    monkeypatch.setattr(jirgee.bundle, "pack", full)
     with pytest.raises(KeyboardInterrupt):
         make_bundle("fake.jirgee")
     assert names(tmp_path) == []
