@@ -98,7 +98,7 @@ def parse(path: Path, raw: bytes) -> dict[str, Any]:
 
 
 def to_bytes(fields: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]]) -> bytes:
-    """The manifest of a bundle with these fields (those of ``Bundle``) and files; whether it is sound, ``parse`` says."""
+    """The manifest of a bundle with these fields (those of ``Bundle``) and files; ``parse`` says if it is sound."""
     fields = {**fields, "tokenizer": fields["tokenizer"].to_json(), "files": files}
     data = {"format": FORMAT, "version": FORMAT_VERSION, **fields}
     return (json.dumps(data, ensure_ascii=False, indent=1) + "\n").encode()
