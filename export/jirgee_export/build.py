@@ -15,11 +15,12 @@ import onnx
 from onnx import ModelProto
 
 from jirgee.bench import probe_texts
-from jirgee.bundle import CARD, MODEL, NGRAMS, REPORT, Bundle, write
+from jirgee.bundle import CARD, GOLDEN, MODEL, NGRAMS, REPORT, Bundle, write
+from jirgee.check import this_machine
 from jirgee.checkpoint import read_labels, read_settings
 from jirgee.errors import GateError
+from jirgee.golden import COUNT, HELD_OUT, RANDOM, Golden, record
 from jirgee.labelled import read_labelled
-from jirgee.machine import describe
 from jirgee.tokens import Tokenizer
 
 from .calibrate import TEXTS as SMOOTHING_TEXTS
@@ -48,11 +49,13 @@ def build(
     limits: Limits | None = None,
     overwrite: bool = False,
     say: Callable[[str], None] = lambda line: None,
+    golden_from_data: bool = False,
 ) -> Built:
     """Export ``checkpoint`` to ``out``. ``recipe``: a row of RECIPES, or ``auto``: the first that passes the gate.
 
-    ``data``: labelled held-out rows for the gate. Raises GateError, with every limit that was exceeded, if no recipe
-    passes; then nothing is written.
+    ``data``: labelled held-out rows for the gate. ``golden_from_data``: the bundle's golden texts are some of those
+    rows, which whoever gets the bundle can read; else they are strings of random pieces. Raises GateError, with every
+    limit that was exceeded, if no recipe passes; then nothing is written.
     """
     limits = limits or Limits()
     settings = read_settings(checkpoint)
@@ -96,6 +99,7 @@ def build(
                 ngram_weight=settings.ngram_weight,
                 tolerance=0.0,
                 provenance=_provenance(checkpoint, data),
+                verified_on=this_machine(),
             )
             return bundle, compare(bundle, texts, reference, gold)
 
@@ -113,7 +117,11 @@ def build(
             failures = comparison.failures(limits)
             tried[name] = (comparison, failures)
             if not failures:
-                return Built(_finish(bundle, comparison, tried, limits, data, out, overwrite), tried)
+                if data and golden_from_data:
+                    golden = record(bundle, texts, HELD_OUT)
+                else:
+                    golden = record(bundle, probe_texts(tokenizer_file.read_bytes(), COUNT), RANDOM)
+                return Built(_finish(bundle, comparison, tried, limits, data, out, overwrite, golden), tried)
     lines = "; ".join(f"{name}: {', '.join(failures)}" for name, (_, failures) in tried.items())
     raise GateError(f"refused, nothing was written: {lines}; try --recipe auto, or raise the limit if you can bear it")
 
@@ -126,14 +134,16 @@ def _finish(
     data: Path | None,
     out: Path,
     overwrite: bool,
+    golden: Golden,
 ) -> Bundle:
     report = {
         "gate": {"limits": vars(limits), "data": data.name if data else None, "passed": True},
         "recipes": {name: found.to_json() | {"failures": failures} for name, (found, failures) in tried.items()},
-        "machine": describe(),
+        "machine": trial.verified_on,
     }
     files: dict[str, bytes | Path] = {name: trial.path / name for name in trial.files}
     files[REPORT] = (dumps(report, indent=1, ensure_ascii=False) + "\n").encode()
+    files[GOLDEN] = golden.to_bytes()
     files[CARD] = _card(trial, comparison, data).encode()
     tolerance = float(np.ceil(comparison.batch_effect * 1000 + 1) / 1000)
     return write(out, files, overwrite=overwrite, **trial.facts | {"tolerance": min(tolerance, 1.0)})

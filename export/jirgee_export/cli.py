@@ -8,7 +8,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from jirgee.bundle import check_free
-from jirgee.command import Command
+from jirgee.command import Command, UsageError
 from jirgee.errors import InputError
 
 RECIPE_NAMES = (
@@ -30,11 +30,19 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--max-flips", type=float, default=3.0, metavar="PERCENT", help="labels it may change (default 3)"
     )
+    parser.add_argument(
+        "--golden-from-data",
+        action="store_true",
+        help="put 32 texts of --data into the bundle, for jirgee check to score again; without it these are strings of "
+        "random pieces, because texts may be private",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
     parser.add_argument("--quiet", action="store_true", help="no progress")
 
 
 def _run(args: Namespace) -> int:
+    if args.golden_from_data and not args.data:
+        raise UsageError("--golden-from-data needs --data")
     check_free(args.output, args.overwrite)
     for path in filter(None, (args.checkpoint, args.data)):
         if not path.exists():
@@ -55,7 +63,9 @@ def _run(args: Namespace) -> int:
     if not args.data:
         say("no --data: labels cannot be checked on real texts, only on strings of random pieces")
     limits = Limits(args.max_drop, args.max_flips)
-    built = build(args.checkpoint, args.output, args.recipe, args.data, limits, args.overwrite, say)
+    built = build(
+        args.checkpoint, args.output, args.recipe, args.data, limits, args.overwrite, say, args.golden_from_data
+    )
     print(f"{'recipe':12}{'flips':>12}{'accuracy':>18}{'mean change':>13}{'batch effect':>14}  gate")
     for name, (found, failures) in built.tried.items():
         accuracy = f"{found.accuracy[0]:.4f} -> {found.accuracy[1]:.4f}" if found.accuracy else "-"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .bundle import Bundle
+from .errors import optional_import
 from .machine import describe, peak_rss
 from .providers import onnxruntime
 from .scorer import Scorer
@@ -18,11 +19,15 @@ PROBE_SEED = 1
 
 
 def probe_texts(tokenizer: bytes, count: int, longest: int = 60) -> list[str]:
-    """Texts strung together from 3 to ``longest`` random pieces of a SentencePiece model, the same on every call."""
+    """Texts strung together from 3 to ``longest`` random pieces of a tokenizer file, the same on every call."""
+    rng = np.random.default_rng(PROBE_SEED)
+    if tokenizer.startswith(b"{"):  # a tokenizer.json
+        words = optional_import("tokenizers", "tokenizers", "a tokenizer.json").Tokenizer.from_buffer(tokenizer)
+        size = words.get_vocab_size()
+        return [words.decode(rng.choice(size, rng.integers(3, longest)).tolist()) for _ in range(count)]
     from sentencepiece import SentencePieceProcessor
 
     pieces = SentencePieceProcessor(model_proto=tokenizer)
-    rng = np.random.default_rng(PROBE_SEED)
     ids = [i for i in range(pieces.get_piece_size()) if not (pieces.is_control(i) or pieces.is_unknown(i))]
     return [pieces.decode(rng.choice(ids, rng.integers(3, longest)).tolist()) for _ in range(count)]
 

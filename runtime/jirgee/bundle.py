@@ -26,6 +26,7 @@ from typing import Any
 
 from .container import Container, pack
 from .errors import BundleError, InputError
+from .guard import check_graph
 from .manifest import (
     CARD,
     FORMAT_VERSION,
@@ -92,6 +93,8 @@ class Bundle:
                     raise BundleError(
                         f"{path}: {name} is damaged (its SHA-256 differs from the manifest's); export it again"
                     )
+            with container.mapped(MODEL, bundle.files[MODEL][0]) as model:
+                check_graph(model, f"{path}: {MODEL}")
         return bundle
 
     def read(self, name: str) -> bytes:

@@ -20,6 +20,7 @@ from pathlib import Path
 from . import __version__
 from .bundle import Bundle
 from .cli_score import SCORE
+from .cli_trust import CHECK
 from .command import Command, UsageError, device_arguments
 from .errors import InputError, Interrupted, JirgeeError
 from .labelled import read_labelled
@@ -152,6 +153,7 @@ COMMANDS = {
         _info,
         epilog="example: jirgee info bundle",
     ),
+    "check": CHECK,
 }
 
 

@@ -20,7 +20,8 @@ import numpy as np
 
 from .bundle import NGRAMS, Bundle
 from .errors import BundleError, MachineError
-from .machine import cpu_count, has_int8_dot
+from .int8 import EXACT, probe
+from .machine import cpu_count
 from .ngrams import NgramModel
 from .plan import Batch, plan
 from .providers import choose_device, open_session
@@ -95,7 +96,7 @@ class Scorer:
         if not isinstance(bundle, Bundle):
             bundle = Bundle.load(bundle)
         device = choose_device(device)
-        if device == "cpu" and bundle.safe_on == "int8_dot" and not has_int8_dot():
+        if device == "cpu" and bundle.safe_on == "int8_dot" and probe() != EXACT:
             warnings.warn(
                 f"{bundle.path}: recipe {bundle.recipe} needs a CPU with 8-bit dot products (VNNI, AMX or ARM "
                 "dotprod); here its sums saturate and scores will be off: export it again on this kind of CPU",

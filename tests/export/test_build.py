@@ -9,8 +9,11 @@ import pytest
 from transformers import BertConfig, BertModel
 
 from jirgee.bundle import Bundle
+from jirgee.check import check
 from jirgee.cli import main
 from jirgee.errors import GateError, InputError
+from jirgee.golden import Golden
+from jirgee.labelled import read_labelled
 from jirgee_export.build import build
 from jirgee_export.quantise import RECIPES
 from jirgee_export.verify import Limits
@@ -27,7 +30,8 @@ def test_a_bundle_holds_report_card_labels_and_where_it_came_from(tmp_path, tiny
     assert bundle == built.bundle
     assert bundle.labels == ("comedian", "commentator")
     assert (bundle.recipe, bundle.max_tokens, bundle.inputs) == ("int8", 48, ("input_ids", "attention_mask"))
-    assert set(bundle.files) == {"model.onnx", "spiece.model", "report.json", "README.md"}
+    assert set(bundle.files) == {"model.onnx", "spiece.model", "golden.json", "report.json", "README.md"}
+    assert bundle.verified_on["onnxruntime"] == bundle.provenance["versions"]["onnxruntime"]
     assert bundle.provenance["data"] == "dev.tsv"
     assert {"torch", "onnx", "onnxruntime"} <= bundle.provenance["versions"].keys()
     report = json.loads(bundle.read("report.json"))
@@ -40,6 +44,28 @@ def test_a_bundle_holds_report_card_labels_and_where_it_came_from(tmp_path, tiny
     assert "180 held-out texts of dev.tsv" in card
     before, after = report["recipes"]["int8"]["accuracy"]
     assert f"accuracy: {before:.4f} -> {after:.4f}" in card
+
+
+def test_held_out_texts_are_golden_only_where_the_user_says_so(tmp_path, tiny_checkpoint, samples):
+    dev = samples / "dev.tsv"
+    texts = set(read_labelled(dev).texts)
+    for name, allowed in (("public", True), ("private", False)):
+        built = build(tiny_checkpoint, tmp_path / name, "fp32", dev, LENIENT, golden_from_data=allowed)
+        golden = Golden.read(built.bundle)
+        assert golden
+        assert len(set(golden.texts)) == 32
+        assert golden.source == ("held-out texts" if allowed else "random pieces")
+        assert bool(texts & set(golden.texts)) == allowed
+        found = check(tmp_path / name)
+        assert found["passed"], found["problems"]
+        assert found["golden"]["identical"] == 32
+
+
+def test_golden_texts_from_data_need_data(capsys, tmp_path, tiny_checkpoint):
+    with pytest.raises(SystemExit) as stopped:
+        main(["export", str(tiny_checkpoint), "-o", str(tmp_path / "bundle"), "--golden-from-data"])
+    assert stopped.value.code == 2
+    assert "--golden-from-data needs --data" in capsys.readouterr().err
 
 
 def test_auto_takes_the_first_row_that_passes(monkeypatch, tmp_path, tiny_checkpoint):

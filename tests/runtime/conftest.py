@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from jirgee.bundle import Bundle, write
+from jirgee.int8 import probe_model
 from jirgee.scorer import Scorer
 from jirgee.tokens import TokenizerSpec
 
@@ -20,9 +21,9 @@ Jirgee = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def make_bundle(tmp_path: Path) -> MakeBundle:
-    """Write a bundle whose hashes hold but whose model is a few bytes: for everything that comes before onnxruntime."""
+    """Write a bundle whose hashes hold but whose graph is no classifier: for what comes before onnxruntime."""
 
-    def make(name: str = "fake", overwrite: bool = False, **changes: Any) -> Bundle:
+    def make(name: str = "fake", overwrite: bool = False, model: bytes | None = None, **changes: Any) -> Bundle:
         fields = {
             "labels": ["no", "yes"],
             "inputs": ["input_ids", "attention_mask"],
@@ -36,7 +37,7 @@ def make_bundle(tmp_path: Path) -> MakeBundle:
             "provenance": {"made by": "a test"},
         }
         files: dict[str, bytes | Path] = {
-            "model.onnx": bytes(range(256)) * 8,
+            "model.onnx": probe_model() if model is None else model,
             "pieces.model": b"pieces" * 40,
             "report.json": b"{}\n",
             "README.md": "# жиргээ\n".encode(),

@@ -11,6 +11,7 @@ import pytest
 import jirgee.bundle
 from jirgee.bundle import Bundle, check_free, write
 from jirgee.errors import BundleError, InputError
+from jirgee.int8 import probe_model
 
 NAMES = ["fake", "fake.jirgee"]
 
@@ -100,7 +101,7 @@ def test_a_bundle_that_would_not_load_is_not_written(
 def test_a_source_that_cannot_be_read_leaves_nothing(make_bundle: Any, tmp_path: Path, name: str) -> None:
     bundle = make_bundle("good")
     fields = {key: getattr(bundle, key) for key in ("labels", "inputs", "tokenizer", "recipe", "safe_on", "max_tokens")}
-    files: dict[str, bytes | Path] = {"model.onnx": b"x", "pieces.model": tmp_path / "absent"}
+    files: dict[str, bytes | Path] = {"model.onnx": probe_model(), "pieces.model": tmp_path / "absent"}
     with pytest.raises(OSError, match="absent"):
         write(tmp_path / name, files, temperature=1.0, ngram_weight=0.0, tolerance=0.0, provenance={}, **fields)
     assert names(tmp_path) == ["good"]
@@ -110,7 +111,7 @@ def test_a_source_that_cannot_be_read_leaves_nothing(make_bundle: Any, tmp_path:
 def test_a_file_name_that_a_bundle_may_not_hold(make_bundle: Any, tmp_path: Path, bad: str) -> None:
     bundle = make_bundle("good")
     fields = {key: getattr(bundle, key) for key in ("labels", "inputs", "tokenizer", "recipe", "safe_on", "max_tokens")}
-    files: dict[str, bytes | Path] = {"model.onnx": b"x", "pieces.model": b"y", bad: b"z"}
+    files: dict[str, bytes | Path] = {"model.onnx": probe_model(), "pieces.model": b"y", bad: b"z"}
     with pytest.raises(BundleError, match="may not hold"):
         write(tmp_path / "fake", files, temperature=1.0, ngram_weight=0.0, tolerance=0.0, provenance={}, **fields)
     assert names(tmp_path) == ["good"]

@@ -239,7 +239,7 @@ def test_a_graph_that_is_not_the_manifests(tiny_bundle: Path, tmp_path: Path, la
 
 def test_a_recipe_for_another_processor_warns(make_bundle: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = make_bundle(safe_on="int8_dot", recipe="int8")
-    monkeypatch.setattr(engine, "has_int8_dot", lambda: False)
+    monkeypatch.setattr(engine, "probe", lambda: "saturating")
     with (
         pytest.warns(RuntimeWarning, match="recipe int8 needs a CPU with 8-bit dot products"),
         pytest.raises(BundleError),
