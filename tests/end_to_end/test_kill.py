@@ -1,4 +1,7 @@
-"""``jirgee score`` as people run it: killed at random moments, interrupted, piped into ``head``, on a huge file."""
+"""``jirgee score`` as people run it: killed at random moments, interrupted, piped into ``head``, on a huge file.
+
+More kills of runs over the real dump: JIRGEE_KILLS=200 pytest -s tests/end_to_end/test_kill.py -k dump
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import json
 import os
 import random
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -51,43 +55,63 @@ def source(tmp_path_factory: pytest.TempPathFactory, samples: Path) -> Path:
     return path
 
 
-def test_killed_at_random_moments(source: Path, tiny_bundle: Path, tmp_path: Path) -> None:
-    def command(folder: str) -> list[object]:
+@pytest.mark.parametrize(
+    ("data", "names"),
+    [
+        ("samples", ["out.csv.gz"]),
+        pytest.param("dump", ["out.jsonl", "out.csv.gz", "out.parquet"], marks=pytest.mark.slow),
+    ],
+)
+def test_killed_at_random_moments(
+    request: pytest.FixtureRequest, tiny_bundle: Path, tmp_path: Path, data: str, names: list[str]
+) -> None:
+    """Every run is killed again and again until it is finished, and then compared with one that nobody killed."""
+    if data == "dump":
+        source = request.getfixturevalue("shared") / "data" / "tweets" / "dump.jsonl.gz"
+        kills_wanted = int(os.environ.get("JIRGEE_KILLS", "6"))
+    else:
+        source, kills_wanted = request.getfixturevalue("source"), KILLS
+
+    def command(folder: str, name: str) -> list[object]:
         out = tmp_path / folder
-        return ["score", tiny_bundle, source, "-o", out / "out.csv.gz", "--rejects", out / "bad.jsonl", "--flags",
+        return ["score", tiny_bundle, source, "-o", out / name, "--rejects", out / "bad.jsonl", "--flags",
                 "--device", "cpu", "--threads", "1"]  # fmt: skip
 
-    def content(folder: str) -> list[bytes]:
-        return [(tmp_path / folder / name).read_bytes() for name in ("out.csv.gz", "bad.jsonl")]
+    def content(folder: str, name: str) -> list[bytes]:
+        return [(tmp_path / folder / file).read_bytes() for file in (name, "bad.jsonl")]
 
-    finish(start(*command("whole")))
+    whole: dict[str, list[bytes]] = {}
     rng = random.Random(int(os.environ.get("JIRGEE_SEED", "7")))
     kills = finished = midway = turn = 0
-    while kills < KILLS:
-        folder = f"run{turn}"
-        hidden = tmp_path / folder / ".out.csv.gz.journal"
-        while not (tmp_path / folder / "out.csv.gz").exists() and kills < KILLS:
-            process = start(*command(folder), "--resume")
-            before = hidden.stat().st_size if hidden.exists() else 0
+    while kills < kills_wanted:
+        folder, name = f"run{turn}", names[turn % len(names)]
+        if name not in whole:
+            finish(start(*command(f"whole-{name}", name)))
+            whole[name] = content(f"whole-{name}", name)
+        final, journal = tmp_path / folder / name, tmp_path / folder / f".{name}.journal"
+        while not final.exists() and kills < kills_wanted:
+            process = start(*command(folder, name), "--resume")
+            before = journal.stat().st_size if journal.exists() else 0
             patience = time.monotonic() + 30
             while process.poll() is None and time.monotonic() < patience:  # until it writes
-                if hidden.exists() and hidden.stat().st_size > before:
+                if journal.exists() and journal.stat().st_size > before:
                     break
                 time.sleep(0.002)
             time.sleep(rng.random() ** 2 * 0.8)
             if process.poll() is None:
                 process.send_signal(signal.SIGKILL)
                 kills += 1
-                midway += hidden.exists()
+                midway += journal.exists()
             process.communicate()
-        if kills >= KILLS or (tmp_path / folder / "out.csv.gz").exists():
-            assert "rows:" in (err := finish(start(*command(folder), "--resume"))) or "finished already" in err
-            assert content(folder) == content("whole"), f"seed, turn {turn}"
-            assert sorted(path.name for path in (tmp_path / folder).iterdir()) == ["bad.jsonl", "out.csv.gz"]
-            finished += 1
+        assert "rows:" in (err := finish(start(*command(folder, name), "--resume"))) or "finished already" in err
+        assert content(folder, name) == whole[name], f"seed, turn {turn}"
+        assert sorted(path.name for path in (tmp_path / folder).iterdir()) == sorted(["bad.jsonl", name])
+        shutil.rmtree(tmp_path / folder)
+        finished += 1
         turn += 1
+    print(f"{kills} kills, {midway} of them midway, over {finished} runs: the bytes of uninterrupted ones")
     assert finished
-    assert midway > KILLS // 2, "the kills came too early or too late to prove anything"
+    assert midway > kills // 2, "the kills came too early or too late to prove anything"
 
 
 def test_ctrl_c_prints_the_command_that_goes_on(source: Path, tiny_bundle: Path, tmp_path: Path) -> None:
