@@ -72,11 +72,20 @@ def check_task(task: Task) -> State | None:
 
 
 def finished_before(task: Task) -> bool:
-    """Whether ``task`` resumes what is finished: no journal, and an output that is newer than every input."""
+    """Whether ``task`` resumes what is finished: no journal, and an output that is newer than every input.
+
+    A run may have been killed when nothing but its lock was left; then that goes too.
+    """
     if not task.resume or task.overwrite or load(beside(task.output, "journal")) or not task.output.is_file():
         return False
     made = task.output.stat().st_mtime_ns
-    return all(path.stat().st_mtime_ns <= made for path in task.inputs)
+    if any(path.stat().st_mtime_ns > made for path in task.inputs):
+        return False
+    lock = beside(task.output, "lock")
+    if lock.exists():
+        with Lock(lock, task.output):
+            pass
+    return True
 
 
 def identify(task: Task, scorer: Scorer) -> dict[str, Any]:

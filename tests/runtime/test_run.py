@@ -236,7 +236,9 @@ def test_resume_without_anything_to_resume(scorer: Scorer, source: Path, tmp_pat
     task = Task([source], tmp_path / "out.csv", rejects=tmp_path / "bad.jsonl", resume=True)
     assert not run.finished_before(task)
     assert run.run(task, scorer).rows == ROWS
+    beside(task.output, "lock").touch()  # of a run that was killed in its last moment
     assert run.finished_before(task)
+    assert not beside(task.output, "lock").exists()
     os.utime(task.output, (0, 0))
     assert not run.finished_before(task)
     with pytest.raises(InputError, match="exists already"):
