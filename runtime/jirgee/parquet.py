@@ -67,7 +67,7 @@ class ParquetPieces:
         self._rows: list[tuple[dict[str, Any], dict[str, Any], Any]] = []
 
     def add(self, record: dict[str, Any], added: dict[str, Any], origin: Any) -> None:
-        self._rows.append((record, added, origin))
+        self._rows.append((record, added, origin if isinstance(origin, tuple) else None))
 
     def __len__(self) -> int:
         return len(self._rows) * 256  # as if in characters

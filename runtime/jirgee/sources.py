@@ -30,8 +30,8 @@ def _decoded(items: Iterator[Record]) -> Iterator[tuple[Record, str] | Reject]:
         yield record.reject(problem) if problem else (record, text)
 
 
-def _row(values: dict, record: Record) -> Row:
-    return Row(values, record.line, record.offset, record.raw, len(record.raw))
+def _row(values: dict, record: Record, origin: str | None = None) -> Row:
+    return Row(values, record.line, record.offset, record.raw, len(record.raw), origin)
 
 
 def _read_table(
@@ -94,7 +94,11 @@ def read_quoted_tsv(path: Path, stream: ByteReader, at: Place | None) -> Iterato
     return _read_table(path, stream, at, lambda text: next(csv.reader([text], delimiter="\t", strict=True)), b"\t")
 
 
+_BREAK = re.compile(r"\s*[\r\n]\s*")  # in JSON only between values; inside a string it would be escaped
+
+
 def _objects(items: Iterator[Record]) -> Iterator[Row | Reject]:
+    """JSON objects; their origin is their own text on one line, so that no digit of a number is lost on the way."""
     for item in _decoded(items):
         if isinstance(item, Reject):
             yield item
@@ -107,7 +111,10 @@ def _objects(items: Iterator[Record]) -> Iterator[Row | Reject]:
         except (ValueError, RecursionError) as error:
             yield record.reject(f"not JSON ({error})")
             continue
-        yield _row(value, record) if isinstance(value, dict) else record.reject("not a JSON object")
+        if isinstance(value, dict):
+            yield _row(value, record, _BREAK.sub(" ", text.strip()))
+        else:
+            yield record.reject("not a JSON object")
 
 
 def read_jsonl(path: Path, stream: ByteReader, at: Place | None) -> Iterator[Row | Reject]:

@@ -14,8 +14,8 @@ from .errors import InputError
 from .formats import FORMATS
 from .labelled import checked_text
 from .records import ByteReader, Reject, Row, records
-from .rows import json_line
 from .scorer import Scorer
+from .writers import extended_line
 
 MAX_WAITING = 2048
 STREAMS = ("text", "jsonl", "csv", "tsv", "tsv-quoted")
@@ -62,7 +62,7 @@ def score_stream(
         if waiting[-1] is None:
             ended = True
             waiting.pop()
-        rows: list[dict[str, Any]] = []
+        rows: list[Row] = []
         texts: list[str] = []
         for item in waiting:
             try:
@@ -72,13 +72,13 @@ def score_stream(
                     texts.append(
                         checked_text(item.record, text_column if format != "text" else "text", _STDIN, item.line)
                     )
-                    rows.append(item.record)
+                    rows.append(item)
             except InputError as error:
                 print(f"jirgee: {error}; left out", file=warn or sys.stderr)
         if rows:
-            columns = columns or Columns.beside(rows[0], scorer.bundle.labels, True, extras)
+            columns = columns or Columns.beside(rows[0].record, scorer.bundle.labels, True, extras)
             for row, added in zip(rows, columns.cells(scorer.score(texts), texts), strict=True):
-                out.write(json_line(row | added))
+                out.write(extended_line(row.record, added, row.origin))
             out.flush()
         count += len(rows)
         for item in waiting:

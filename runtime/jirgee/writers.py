@@ -65,6 +65,13 @@ def write_jsonl(text: IO[str], columns: list[str], header: bool) -> WriteRow:
     return lambda row: text.write(json_line(row))
 
 
+def extended_line(row: dict[str, Any], added: dict[str, Any], origin: Any) -> str:
+    """The JSON line of ``row`` and ``added``; where ``row`` was JSON text (``origin``), that text as it stands."""
+    if not isinstance(origin, str) or not row:
+        return json_line(row | added)
+    return f"{origin[:-1].rstrip()}, {json_line(added)[1:]}" if added else origin + "\n"
+
+
 def json_line(row: dict[str, Any]) -> str:
     """One JSON line, UTF-8 as is; a row with a lone surrogate is escaped, because UTF-8 has no form for it."""
     line = json.dumps(row, ensure_ascii=False, default=_plain)
@@ -84,11 +91,13 @@ class TextPieces:
         self._write: WriteRow | None = None
 
     def add(self, record: dict[str, Any], added: dict[str, Any], origin: Any) -> None:
-        row = record | added if added else record
         if self.columns is None:
-            self.columns = list(row)
+            self.columns = list(record | added)
         self._start()
-        self._write(row)  # type: ignore[misc]
+        if self._make is write_jsonl:
+            self._text.write(extended_line(record, added, origin))
+        else:
+            self._write(record | added)  # type: ignore[misc]
 
     def _start(self) -> None:
         if self._write is None:

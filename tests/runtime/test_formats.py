@@ -286,3 +286,26 @@ def test_directories_and_globs(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="without a file of a known format"):
         names("empty")
+
+
+@pytest.mark.parametrize("name", ["in.jsonl", "in.json"])
+def test_json_comes_through_to_the_last_digit(tmp_path: Path, name: str) -> None:
+    rows = [
+        '{"id": 12345678901234567890, "n": 1.10000000000000000001, "far": 1e999}',
+        '{ "half":"\\ud83d" , "escaped": "\\u0441\\/" }',
+        "{}",
+    ]
+    pretty = [row.replace(", ", " ,\r\n\t ") for row in rows]
+    (tmp_path / name).write_text("\n".join(rows) if name == "in.jsonl" else f"[{','.join(pretty)}]", newline="")
+    for out in ("out.jsonl", "out.parquet"):
+        with Sink(tmp_path / out) as sink:
+            for item in read_items(tmp_path / name):
+                assert isinstance(item, Row)
+                sink.write(item.record, {"label": "x"}, item.origin)
+    lines = (tmp_path / "out.jsonl").read_text().splitlines()
+    if name == "in.jsonl":
+        assert lines == [f'{row.rstrip(" }")}, "label": "x"}}' for row in rows[:2]] + ['{"label": "x"}']
+    else:
+        assert '"n": 1.10000000000000000001 , "far": 1e999, "label": "x"}' in lines[0]
+        assert json.loads(lines[1]) == json.loads(rows[1]) | {"label": "x"}
+    assert [row["label"] for row in records_of(tmp_path / "out.parquet")] == ["x"] * 3
