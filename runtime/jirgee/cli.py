@@ -20,6 +20,7 @@ from pathlib import Path
 from . import __version__
 from .bundle import Bundle
 from .cli_score import SCORE
+from .cli_serve import SERVE
 from .cli_trust import CHECK
 from .command import Command, UsageError, device_arguments
 from .errors import InputError, Interrupted, JirgeeError
@@ -154,6 +155,7 @@ COMMANDS = {
         epilog="example: jirgee info bundle",
     ),
     "check": CHECK,
+    "serve": SERVE,
 }
 
 
