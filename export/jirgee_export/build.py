@@ -15,7 +15,7 @@ import onnx
 from onnx import ModelProto
 
 from jirgee.bench import probe_texts
-from jirgee.bundle import CARD, GOLDEN, MODEL, NGRAMS, REPORT, Bundle, write
+from jirgee.bundle import ATTENTION, CARD, GOLDEN, MODEL, NGRAMS, REPORT, Bundle, write
 from jirgee.check import this_machine
 from jirgee.checkpoint import read_labels, read_settings
 from jirgee.errors import GateError
@@ -23,6 +23,7 @@ from jirgee.golden import COUNT, HELD_OUT, RANDOM, Golden, record
 from jirgee.labelled import read_labelled
 from jirgee.tokens import Tokenizer
 
+from .attention import attention_graph
 from .calibrate import TEXTS as SMOOTHING_TEXTS
 from .calibrate import Calibration, smooth
 from .graph import export_graph, load_model
@@ -50,8 +51,10 @@ def build(
     overwrite: bool = False,
     say: Callable[[str], None] = lambda line: None,
     golden_from_data: bool = False,
+    with_attention: bool = False,
 ) -> Built:
     """Export ``checkpoint`` to ``out``. ``recipe``: a row of RECIPES, or ``auto``: the first that passes the gate.
+    ``with_attention``: add the graph that explanations show the attention heads by.
 
     ``data``: labelled held-out rows for the gate. ``golden_from_data``: the bundle's golden texts are some of those
     rows, which whoever gets the bundle can read; else they are strings of random pieces. Raises GateError, with every
@@ -121,7 +124,9 @@ def build(
                     golden = record(bundle, texts, HELD_OUT)
                 else:
                     golden = record(bundle, probe_texts(tokenizer_file.read_bytes(), COUNT), RANDOM)
-                return Built(_finish(bundle, comparison, tried, limits, data, out, overwrite, golden), tried)
+                layers = model.config.num_hidden_layers if with_attention else 0
+                finished = _finish(bundle, comparison, tried, limits, data, out, overwrite, golden, layers)
+                return Built(finished, tried)
     lines = "; ".join(f"{name}: {', '.join(failures)}" for name, (_, failures) in tried.items())
     raise GateError(f"refused, nothing was written: {lines}; try --recipe auto, or raise the limit if you can bear it")
 
@@ -135,6 +140,7 @@ def _finish(
     out: Path,
     overwrite: bool,
     golden: Golden,
+    attention_layers: int,
 ) -> Bundle:
     report = {
         "gate": {"limits": vars(limits), "data": data.name if data else None, "passed": True},
@@ -145,6 +151,8 @@ def _finish(
     files[REPORT] = (dumps(report, indent=1, ensure_ascii=False) + "\n").encode()
     files[GOLDEN] = golden.to_bytes()
     files[CARD] = _card(trial, comparison, data).encode()
+    if attention_layers:
+        files[ATTENTION] = attention_graph(trial.read(MODEL), attention_layers)
     tolerance = float(np.ceil(comparison.batch_effect * 1000 + 1) / 1000)
     return write(out, files, overwrite=overwrite, **trial.facts | {"tolerance": min(tolerance, 1.0)})
 

@@ -36,6 +36,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
         help="put 32 texts of --data into the bundle, for jirgee check to score again; without it these are strings of "
         "random pieces, because texts may be private",
     )
+    parser.add_argument("--with-attention", action="store_true", help="add what jirgee explain shows the heads by")
     parser.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
     parser.add_argument("--quiet", action="store_true", help="no progress")
 
@@ -64,7 +65,15 @@ def _run(args: Namespace) -> int:
         say("no --data: labels cannot be checked on real texts, only on strings of random pieces")
     limits = Limits(args.max_drop, args.max_flips)
     built = build(
-        args.checkpoint, args.output, args.recipe, args.data, limits, args.overwrite, say, args.golden_from_data
+        args.checkpoint,
+        args.output,
+        args.recipe,
+        args.data,
+        limits,
+        args.overwrite,
+        say,
+        args.golden_from_data,
+        args.with_attention,
     )
     print(f"{'recipe':12}{'flips':>12}{'accuracy':>18}{'mean change':>13}{'batch effect':>14}  gate")
     for name, (found, failures) in built.tried.items():

@@ -4,6 +4,7 @@
     manifest.sha256   the manifest's own hash, as ``sha256sum -c`` reads it
     model.onnx        token ids -> logits
     ngrams.npz        in a hybrid: hashed character n-grams -> logits that are added
+    attention.onnx    on request: token ids -> attention of every head; its weights are those of model.onnx
     tokenizer file    as the manifest names it
     golden.json       texts and the scores they had at export: what ``jirgee check`` scores again
     report.json       how it compares with the checkpoint it came from
@@ -28,6 +29,7 @@ from .container import Container, pack
 from .errors import BundleError, InputError
 from .guard import check_graph
 from .manifest import (
+    ATTENTION,
     CARD,
     FORMAT_VERSION,
     GOLDEN,
@@ -45,7 +47,19 @@ from .tokens import TokenizerSpec
 
 PACKED_SUFFIX = ".jirgee"
 
-__all__ = ["CARD", "FORMAT_VERSION", "GOLDEN", "MODEL", "NGRAMS", "REPORT", "Bundle", "check_free", "replace", "write"]
+__all__ = [
+    "ATTENTION",
+    "CARD",
+    "FORMAT_VERSION",
+    "GOLDEN",
+    "MODEL",
+    "NGRAMS",
+    "REPORT",
+    "Bundle",
+    "check_free",
+    "replace",
+    "write",
+]
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from . import __version__
 from .bundle import Bundle
+from .cli_explain import EXPLAIN
 from .cli_score import SCORE
 from .cli_serve import SERVE
 from .cli_trust import CHECK
@@ -142,6 +143,7 @@ COMMANDS = {
         _eval,
         epilog="example: jirgee eval bundle samples/dev.tsv",
     ),
+    "explain": EXPLAIN,
     "bench": Command(
         "measure a bundle's speed on this machine",
         _bench_arguments,

@@ -17,7 +17,7 @@ from .tokens import TokenizerSpec
 
 FORMAT, FORMAT_VERSION = "jirgee-bundle", 1
 MANIFEST, MANIFEST_HASH = "manifest.json", "manifest.sha256"
-MODEL, NGRAMS, GOLDEN = "model.onnx", "ngrams.npz", "golden.json"
+MODEL, NGRAMS, ATTENTION, GOLDEN = "model.onnx", "ngrams.npz", "attention.onnx", "golden.json"
 REPORT, CARD = "report.json", "README.md"
 MAX_MANIFEST_BYTES = 1 << 20
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")

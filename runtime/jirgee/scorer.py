@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from threading import Lock
 from typing import Any
 
@@ -20,6 +21,7 @@ import numpy as np
 
 from .bundle import NGRAMS, Bundle
 from .errors import BundleError, MachineError
+from .heads import Heads
 from .int8 import EXACT, probe
 from .machine import cpu_count
 from .ngrams import NgramModel
@@ -142,6 +144,22 @@ class Scorer:
         self._cache.put(unique, todo, probs, truncated, unknown)
         classes = list(self.bundle.labels)
         return Scores(probs[row_slot], classes, truncated[row_slot], unknown[row_slot], tokens, planned)
+
+    @cached_property
+    def heads(self) -> Heads | None:
+        """The bundle's attention graph, opened when first asked for; None where export was not told to add one."""
+        return Heads.of(self.bundle)
+
+    def score_ids(self, encoded: Encoded, texts: Sequence[str]) -> np.ndarray:
+        """Probabilities float32 [n, k] of token ids as they are. ``texts``: what a hybrid's n-grams read, one each."""
+        logits = np.zeros((len(encoded), len(self.bundle.labels)))
+        batches = plan(encoded.lengths, self.token_budget)
+        pending = [(batch.rows, self._workers.submit(self._run, encoded, batch)) for batch in batches]
+        if self._ngrams:
+            logits += self.bundle.ngram_weight * self._ngrams.logits(texts)
+        for rows, result in pending:
+            logits[rows] += result.result() / self.bundle.temperature
+        return softmax(logits)
 
     def _run(self, encoded: Encoded, batch: Batch) -> np.ndarray:
         ids, mask = encoded.padded(batch.rows, batch.width, self.bundle.tokenizer.pad_id)

@@ -8,6 +8,7 @@ because two tokenizers built from one model do differ on a few texts in a thousa
 from __future__ import annotations
 
 import unicodedata
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import chain
@@ -113,7 +114,7 @@ class Tokenizer:
         if room < 1:
             raise BundleError(f"max_tokens {max_tokens} leaves no room for text between the special tokens")
         self.spec, self.max_tokens, self._room = spec, max_tokens, room
-        self._pieces, self._unknown = KINDS[spec.kind](spec, model)
+        self._pieces, self._unknown, self._places = KINDS[spec.kind](spec, model)
 
     def encode(self, texts: Sequence[str], threads: int = 1) -> Encoded:
         """Encode ``texts``; each is cut to ``max_tokens``, keeping its beginning."""
@@ -135,6 +136,22 @@ class Tokenizer:
         ids[is_piece] = np.where(rows == self._unknown, spec.unk_id, rows + spec.offset)
         return Encoded(ids, offsets, lengths > self._room)
 
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Where each piece of ``encode([text])`` stands, special tokens left out: ``text[start:end]``, ends rising.
+
+        Where ``normalise`` makes a text longer or shorter, a place is the nearest character.
+        """
+        cleaned, kept = self._clean(text), []
+        for start, end in self._places(cleaned)[: self._room]:
+            kept.append((start, max(end, kept[-1][1] if kept else 0)))
+        if len(cleaned) == len(text):
+            return kept
+
+        def original(place: int) -> int:
+            return bisect_left(range(len(text)), place, key=lambda length: len(self._clean(text[:length])))
+
+        return [(original(start), original(end)) for start, end in kept]
+
     def _clean(self, text: str) -> str:
         for name in self.spec.normalise:
             text = NORMALISERS[name](text)
@@ -145,10 +162,11 @@ class Tokenizer:
 
 
 Segmenter = Callable[[list[str], int], list[list[int]]]  # (texts, threads) -> piece ids, no special tokens
+Places = Callable[[str], list[tuple[int, int]]]  # text -> where each piece begins and ends, in characters
 
 
-def _sentencepiece(spec: TokenizerSpec, model: bytes) -> tuple[Segmenter, int]:
-    """A segmenter and the piece id that it gives to what it does not know."""
+def _sentencepiece(spec: TokenizerSpec, model: bytes) -> tuple[Segmenter, int, Places]:
+    """A segmenter, the piece id that it gives to what it does not know, and a finder of places."""
     from sentencepiece import SentencePieceProcessor
 
     try:
@@ -161,10 +179,17 @@ def _sentencepiece(spec: TokenizerSpec, model: bytes) -> tuple[Segmenter, int]:
     def segment(texts: list[str], threads: int) -> list[list[int]]:
         return processor.encode(texts, out_type=int, num_threads=threads)
 
-    return segment, processor.unk_id()
+    def places(text: str) -> list[tuple[int, int]]:
+        try:
+            return processor.encode(text, out_type="offset_mapping")["offsets"]
+        except (ValueError, RuntimeError):  # sentencepiece < 0.2.3
+            older: Any = "immutable_proto"
+            return [(piece.begin, piece.end) for piece in processor.encode(text, out_type=older).pieces]
+
+    return segment, processor.unk_id(), places
 
 
-def _tokenizers(spec: TokenizerSpec, model: bytes) -> tuple[Segmenter, int]:
+def _tokenizers(spec: TokenizerSpec, model: bytes) -> tuple[Segmenter, int, Places]:
     """Hugging Face ``tokenizer.json`` (WordPiece and others); its own special tokens are left to the spec."""
     tokenizers = optional_import("tokenizers", "tokenizers", f"a bundle with {spec.file}")
     try:
@@ -177,10 +202,13 @@ def _tokenizers(spec: TokenizerSpec, model: bytes) -> tuple[Segmenter, int]:
     def segment(texts: list[str], threads: int) -> list[list[int]]:
         return [row.ids for row in tokenizer.encode_batch(texts, add_special_tokens=False)]
 
-    return segment, spec.unk_id
+    def places(text: str) -> list[tuple[int, int]]:
+        return tokenizer.encode(text, add_special_tokens=False).offsets
+
+    return segment, spec.unk_id, places
 
 
-KINDS: dict[str, Callable[[TokenizerSpec, bytes], tuple[Segmenter, int]]] = {
+KINDS: dict[str, Callable[[TokenizerSpec, bytes], tuple[Segmenter, int, Places]]] = {
     "sentencepiece": _sentencepiece,
     "tokenizers": _tokenizers,
 }

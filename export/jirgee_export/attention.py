@@ -1,0 +1,121 @@
+"""``--with-attention``: the stored graph -> a small second graph that gives what every attention head looks at.
+
+The fused operators hide their probabilities, so beside each of them the scores are computed once more from the same
+input and weights: softmax(Q K^T / sqrt(width of a head)) (Vaswani et al. 2017, arXiv:1706.03762). What comes out is the
+attention of the bundle itself, quantised as it is. No weight is stored twice: the big tensors are external data whose
+place is inside ``model.onnx``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from jirgee.bundle import MODEL
+from jirgee.errors import GateError
+
+from .optimise import constants, prune
+
+INSIDE = 1024  # bytes of a tensor from which on it is pointed to
+
+
+def attention_graph(stored: bytes, layers: int) -> bytes:
+    """``stored``: the bytes of ``model.onnx``. The result gives ``attention`` float32 [layers, heads, w, w] of one text
+    without padding, from the same inputs. Raises GateError unless all ``layers`` have an attention that is understood.
+    """
+    model = onnx.load_from_string(stored)
+    graph = model.graph
+    nodes = [node for node in graph.node if node.op_type in _INPUTS]
+    if len(nodes) != layers:
+        raise GateError(f"--with-attention: the graph has {len(nodes)} attention operators for {layers} layers")
+    shapes = {name: array.shape for name, array in constants(model).items()}
+    made, outputs = [], []
+    for layer, node in enumerate(nodes):
+        more, output = _probabilities(node, f"attention_{layer}", shapes)
+        made += more
+        outputs.append(output)
+    graph.node.extend(made)
+    graph.node.append(helper.make_node("Concat", outputs, ["attention"], axis=0))
+    del graph.output[:]
+    heads = next(a.i for a in nodes[0].attribute if a.name == "num_heads")
+    graph.output.append(helper.make_tensor_value_info("attention", TensorProto.FLOAT, [layers, heads, "w", "w"]))
+    del graph.value_info[:]
+    _drop_unread(model)
+    prune(model)
+    for tensor in graph.initializer:
+        _point_into(stored, tensor)
+    return model.SerializeToString()
+
+
+def _probabilities(node: NodeProto, name: str, shapes: dict[str, tuple[int, ...]]) -> tuple[list[NodeProto], str]:
+    """Nodes that compute the probabilities [1, heads, w, w] of a (Q)Attention node, and the output's name."""
+    made: list[NodeProto] = []
+
+    def add(operator: str, *inputs: str, **attributes: Any) -> str:
+        output = f"{name}_{len(made)}"
+        made.append(helper.make_node(operator, inputs, [output], **attributes))
+        return output
+
+    hidden, weight, bias = _INPUTS[node.op_type](node, add)
+    given = {attribute.name: attribute for attribute in node.attribute}
+    heads, width = given["num_heads"].i, shapes[node.input[1]][1] // 3
+    scale = given["scale"].f if "scale" in given and given["scale"].f else (width // heads) ** -0.5
+    projected = add("Add", add("MatMul", hidden, weight), bias)
+    split = [f"{name}_{part}" for part in ("query", "key", "value")]
+    made.append(helper.make_node("Split", [projected], split, axis=2))
+    shape = add("Constant", value=_numbers("", [0, -1, heads, width // heads]))
+    query, key = (add("Reshape", part, shape) for part in split[:2])
+    query = add("Transpose", query, perm=[0, 2, 1, 3])
+    key = add("Transpose", key, perm=[0, 2, 3, 1])
+    factor = add("Constant", value=helper.make_tensor("", TensorProto.FLOAT, [], [scale]))
+    logits = add("Mul", add("Cast", add("MatMul", query, key), to=TensorProto.FLOAT), factor)
+    return made, add("Softmax", logits, axis=-1)
+
+
+def _plain(node: NodeProto, add) -> tuple[str, str, str]:
+    return node.input[0], node.input[1], node.input[2]
+
+
+def _quantised(node: NodeProto, add) -> tuple[str, str, str]:
+    """QAttention: input, weight, bias, their scales, mask, their zero points."""
+    hidden = add("DequantizeLinear", node.input[0], node.input[3], node.input[6])
+    return hidden, add("DequantizeLinear", node.input[1], node.input[4], node.input[7], axis=1), node.input[2]
+
+
+_INPUTS = {"Attention": _plain, "QAttention": _quantised}
+
+
+def _numbers(name: str, values: list[int]) -> TensorProto:
+    return helper.make_tensor(name, TensorProto.INT64, [len(values)], values)
+
+
+def _drop_unread(model: ModelProto) -> None:
+    """Leave only the nodes and inputs that the outputs need."""
+    needed = {value.name for value in model.graph.output}
+    kept = []
+    for node in reversed(model.graph.node):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            kept.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(reversed(kept))
+    for value in list(model.graph.input):
+        if value.name not in needed:
+            model.graph.input.remove(value)
+
+
+def _point_into(stored: bytes, tensor: TensorProto) -> None:
+    """Replace a big tensor's bytes by their place in ``stored``."""
+    if not tensor.raw_data:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name))
+    if len(tensor.raw_data) < INSIDE:
+        return
+    place, length = stored.find(tensor.raw_data), len(tensor.raw_data)
+    if place < 0:
+        return
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", MODEL), ("offset", place), ("length", length)):
+        tensor.external_data.add(key=key, value=str(value))
