@@ -14,7 +14,7 @@ from pathlib import Path
 
 import atheris  # type: ignore[import-not-found]
 
-with atheris.instrument_imports(include=["jirgee"]):
+with atheris.instrument_imports(include=["jirgee"]):  # type: ignore[attr-defined]
     from jirgee.errors import InputError
     from jirgee.formats import FORMATS
     from jirgee.records import ByteReader, Place, Reject, Row
