@@ -1,4 +1,4 @@
-"""The demo report -> one HTML page, in the style of ``jirgee_train.page``."""
+"""The demo report -> one HTML page, in the style of ``jirgee.page``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from html import escape
 
 import numpy as np
 
-from jirgee_train.page import document, facts, figure, tiles
+from jirgee.page import document, facts, figure, tiles
 
 from . import charts
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import date
 from html import escape
 
+from .page import document, figure, tiles
 from .scored import BINS, Figures, Shown
 
 PERIODS = 48  # columns along the axis of time, at most
@@ -15,75 +16,37 @@ OTHER, NONE = "other", "no label"  # classes beyond the colours; rows on which t
 WIDTH, HEIGHT, LEFT = 460, 170, 46
 
 STYLE = """
-:root { color-scheme: light dark;
-  --page: #ffffff; --card: #f6f7f8; --ink: #1b2026; --muted: #5d6873; --line: #dce0e4; --accent: #1d6f8f; }
-@media (prefers-color-scheme: dark) { :root {
-  --page: #13171b; --card: #1b2126; --ink: #e8ebee; --muted: #9aa6b1; --line: #323a42; --accent: #5db0cd; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--page); color: var(--ink); line-height: 1.5;
-  font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "DejaVu Sans", sans-serif; }
-main { max-width: 70rem; margin: 0 auto; padding: 2rem 1.25rem 3rem; }
-h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .5rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.2rem; margin: 2.5rem 0 .5rem; }
-h3 { font-size: 1rem; margin: 0 0 .25rem; }
-figcaption, th, .tile span, small { color: var(--muted); font-size: .9rem; }
-.tiles, .cards { display: grid; gap: 1rem; margin: 1rem 0; }
-.tiles { grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); }
 .cards { grid-template-columns: repeat(auto-fit, minmax(min(26rem, 100%), 1fr)); }
-.tile, figure, .card { background: var(--card); border-radius: .6rem; padding: 1rem 1.1rem; margin: 0; min-width: 0; }
-.tile b { display: block; font-size: 1.9rem; line-height: 1.15; font-variant-numeric: tabular-nums; }
-.tile span { display: block; line-height: 1.35; overflow-wrap: anywhere; }
-svg { display: block; width: 100%; height: auto; margin: .5rem 0; }
-svg text { fill: var(--muted); font-size: 13px; font-family: inherit; }
+.tile span { overflow-wrap: anywhere; }
+figure svg { max-width: none; }
+svg text { fill: var(--muted); font-size: 13px; }
 svg line { stroke: var(--line); }
 ul { list-style: none; display: flex; flex-wrap: wrap; gap: .1rem 1.1rem; padding: 0; margin: 0; font-size: .9rem; }
-li svg { display: inline-block; width: .8rem; margin: 0 .35rem 0 0; }
-table { border-collapse: collapse; width: 100%; font-size: .95rem; }
-th { text-align: left; font-weight: 500; }
-th, td { padding: .45rem .75rem .45rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-tbody tr:last-child > * { border-bottom: 0; }
+figure li svg { display: inline-block; width: .8rem; margin: 0 .35rem 0 0; }
 td { white-space: nowrap; font-variant-numeric: tabular-nums; }
 td:last-child { white-space: normal; overflow-wrap: anywhere; width: 100%; }
-@media (max-width: 34rem) {
-  main { padding: 1.25rem .9rem 2rem; } td { white-space: normal; } .tiles { grid-template-columns: 1fr 1fr; } }
+@media (max-width: 34rem) { td { white-space: normal; } }
 """
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 def render(figures: Figures, name: str, bundle: str) -> str:
     """The whole page. ``name``: of the scored file; ``bundle``: what scored it."""
     parts = _parts(figures)
     total = max(1, figures.rows)
-    tiles = [(f"{figures.rows:,}", "rows scored")]
-    tiles += [(f"{count(figures.labels) / total:.1%}", part) for part, _, count in parts]
-    shown = "".join(f'<div class="tile"><b>{value}</b><span>{escape(what)}</span></div>' for value, what in tiles)
-    charts = _figure("How sure is the model?", _confidence(figures), "Rows by the probability of their best label.")
+    shown = [(f"{figures.rows:,}", "rows scored")]
+    shown += [(f"{count(figures.labels) / total:.1%}", part) for part, _, count in parts]
+    charts = figure("How sure is the model?", _confidence(figures), "Rows by the probability of their best label.")
     if figures.dated:
         charts = _over_time(figures, parts) + charts
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<link rel="icon" href="data:,">
-<title>{escape(name)}: scores</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<main>
-<h1>{escape(name)}</h1>
-<small>Scored by {escape(bundle)}</small>
-<div class="tiles">{shown}</div>
+    body = f"""<h1>{escape(name)}</h1>
+<p class="note">Scored by {escape(bundle)}</p>
+{tiles(shown)}
 <div class="cards">{charts}</div>
 <h2>The surest</h2>
 {_table(figures.surest)}
 <h2>The least sure</h2>
-{_table(figures.least_sure)}
-</main>
-</body>
-</html>
-"""
+{_table(figures.least_sure)}"""
+    return document(f"{name}: scores", body, STYLE)
 
 
 Count = Callable[[dict[str, int]], int]
@@ -103,10 +66,6 @@ def _parts(figures: Figures) -> list[tuple[str, str, Count]]:
     if rest := [label for label in figures.classes if label not in classes]:
         parts.append((OTHER, COLORS[-1], of(rest)))
     return [*parts, (NONE, "#9aa6b1", of([""]))] if figures.labels[""] else parts
-
-
-def _figure(title: str, drawing: str, caption: str) -> str:
-    return f"<figure><h3>{title}</h3>{drawing}<figcaption>{caption}</figcaption></figure>"
 
 
 def _svg(what: str, body: str, height: int = HEIGHT + 24) -> str:
@@ -178,7 +137,7 @@ def _over_time(figures: Figures, parts: Sequence[tuple[str, str, Count]]) -> str
     )
     span = "one day" if days == 1 else f"{days} days"
     caption = f"Share of each label, of the {figures.dated:,} rows with a created_at. A column is {span}."
-    return _figure("Labels over time", _svg("label shares over time", "".join(body)) + f"<ul>{dots}</ul>", caption)
+    return figure("Labels over time", _svg("label shares over time", "".join(body)) + f"<ul>{dots}</ul>", caption)
 
 
 def _table(rows: Sequence[Shown]) -> str:

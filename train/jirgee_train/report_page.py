@@ -6,9 +6,10 @@ import json
 from html import escape
 from typing import Any
 
+from jirgee.page import document, facts, figure, tiles
+
 from . import charts
 from .card import verdict
-from .page import document, facts, figure, tiles
 
 Rows = list[list[str]]
 

@@ -1,4 +1,4 @@
-"""The look of every report: one HTML page that asks no other host for anything and needs no script."""
+"""The look of every report, of all stages: one HTML page that asks no other host for anything and needs no script."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STYLE = """
 body { margin: 0; background: var(--page); color: var(--ink); line-height: 1.5;
   font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "DejaVu Sans", sans-serif; }
 main { max-width: 70rem; margin: 0 auto; padding: 2rem 1.25rem 3rem; }
-h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .5rem; text-wrap: balance; }
+h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .5rem; text-wrap: balance; overflow-wrap: anywhere; }
 h2 { font-size: 1.2rem; margin: 2.75rem 0 .25rem; }
 h3 { font-size: 1rem; margin: 0 0 .25rem; }
 p { margin: .25rem 0 .75rem; max-width: 46rem; }
@@ -60,8 +60,8 @@ footer { margin-top: 3rem; border-top: 1px solid var(--line); padding-top: 1rem;
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
-def document(title: str, body: str) -> str:
-    """A whole page; ``body`` is HTML."""
+def document(title: str, body: str, style: str = "") -> str:
+    """A whole page; ``body`` is HTML, ``style`` the CSS that it needs beyond the common one."""
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -70,7 +70,7 @@ def document(title: str, body: str) -> str:
 <meta http-equiv="Content-Security-Policy" content="{POLICY}">
 <link rel="icon" href="data:,">
 <title>{escape(title)}</title>
-<style>{STYLE}</style>
+<style>{STYLE}{style}</style>
 </head>
 <body>
 <main>
