@@ -20,7 +20,8 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,9 @@ __all__ = [
     "REPORT",
     "Bundle",
     "check_free",
+    "copy",
     "replace",
+    "staged",
     "write",
 ]
 
@@ -107,8 +110,10 @@ class Bundle:
                     raise BundleError(
                         f"{path}: {name} is damaged (its SHA-256 differs from the manifest's); export it again"
                     )
-            with container.mapped(MODEL, bundle.files[MODEL][0]) as model:
-                check_graph(model, f"{path}: {MODEL}")
+            for name, beside in ((MODEL, None), (ATTENTION, MODEL)):
+                if name in bundle.files:
+                    with container.mapped(name, bundle.files[name][0]) as graph:
+                        check_graph(graph, f"{path}: {name}", beside)
         return bundle
 
     def read(self, name: str) -> bytes:
@@ -144,11 +149,8 @@ def write(
     ``Bundle`` other than path, version and files. ``out`` appears whole or not at all.
     """
     out = Path(out)
-    check_free(out, overwrite)
     check_file_names(out, files)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
+    with staged(out, overwrite) as staging:
         table = {}
         for name, content in files.items():
             data = content if isinstance(content, bytes) else content.read_bytes()
@@ -157,18 +159,49 @@ def write(
         raw = to_bytes({"verified_on": {}, **fields}, table)
         (staging / MANIFEST).write_bytes(raw)
         (staging / MANIFEST_HASH).write_bytes(hash_line(raw))
+    return Bundle.load(out)
+
+
+def copy(bundle: Bundle, out: str | os.PathLike[str], *, overwrite: bool = False) -> Bundle:
+    """The same bundle, its manifest included, at ``out``, in the form that ``out`` asks for."""
+    out = Path(out)
+    with staged(out, overwrite) as staging, Container.open(bundle.path) as container:
+        for name, limit in ((MANIFEST, MAX_MANIFEST_BYTES), (MANIFEST_HASH, 1024)):
+            (staging / name).write_bytes(container.read(name, limit))
+        for name in bundle.files:
+            (staging / name).write_bytes(bundle.read(name))
+    return Bundle.load(out)
+
+
+@contextmanager
+def staged(out: Path, overwrite: bool) -> Iterator[Path]:
+    """A new directory to put a bundle's files into. When the block ends, they are verified, packed if ``out`` ends in
+    ``.jirgee``, and appear as ``out``, whole or not at all.
+    """
+    check_free(out, overwrite)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        yield staging
         staging.chmod(0o755)
+        bundle = _verified(staging, out)
         if out.suffix == PACKED_SUFFIX:
             packed = staging / "packed"
-            pack(staging, [MANIFEST, MANIFEST_HASH, *table], packed)
-            Bundle.load(packed)
+            pack(staging, [MANIFEST, MANIFEST_HASH, *bundle.files], packed)
+            _verified(packed, out)
             replace(packed, out)
         else:
-            Bundle.load(staging)
             replace(staging, out)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    return Bundle.load(out)
+
+
+def _verified(staging: Path, out: Path) -> Bundle:
+    """Load from the staging place; what is wrong is told of ``out``, because that place is gone a moment later."""
+    try:
+        return Bundle.load(staging)
+    except BundleError as error:
+        raise BundleError(str(error).replace(str(staging), str(out))) from None
 
 
 def check_free(out: Path, overwrite: bool) -> None:

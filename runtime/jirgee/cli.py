@@ -22,7 +22,7 @@ from .bundle import Bundle
 from .cli_explain import EXPLAIN
 from .cli_score import SCORE
 from .cli_serve import SERVE
-from .cli_trust import CHECK
+from .cli_trust import CHECK, PULL, PUSH
 from .command import Command, UsageError, device_arguments
 from .errors import InputError, Interrupted, JirgeeError
 from .labelled import read_labelled
@@ -158,6 +158,8 @@ COMMANDS = {
     ),
     "check": CHECK,
     "serve": SERVE,
+    "push": PUSH,
+    "pull": PULL,
 }
 
 

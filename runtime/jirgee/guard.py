@@ -18,6 +18,7 @@ DOMAINS = frozenset({"", "ai.onnx", "com.microsoft"})
 # Of com.microsoft: they hand bytes or a path of the graph to compiled code of a hardware vendor.
 FORBIDDEN_OPERATORS = frozenset({"EPContext", "Snpe"})
 MAX_FIELDS = 2_000_000  # BERT-base has 30 thousand
+ELSEWHERE = "data in another file"
 INSIDE = 0  # TensorProto.DataLocation: any other number is a place outside of the file
 ORT_FORMAT = b"ORTM"  # at byte 4: onnxruntime takes such a file for its own format, which this does not look into
 
@@ -41,16 +42,20 @@ MESSAGES = {
         {5: "tensor", 10: "tensor", 22: "sparse tensor", 23: "sparse tensor"}, {6: "a graph", 11: "graphs"}
     ),
     "sparse tensor": Message({1: "tensor", 2: "tensor"}, {}),
-    "tensor": Message({}, {13: "data in another file"}, numbers=(14,)),
+    "tensor": Message({13: "where its data is"}, {}, numbers=(14,)),
+    "where its data is": Message({}, {}),
 }
 
 
-def check_graph(model: memoryview | bytes, place: object) -> None:
-    """Raise BundleError, naming ``place``, unless ``model`` is an ONNX file as described above."""
+def check_graph(model: memoryview | bytes, place: object, beside: str | None = None) -> None:
+    """Raise BundleError, naming ``place``, unless ``model`` is an ONNX file as described above.
+
+    ``beside``: the one file, in the same folder, in which its tensors' data may be; None: they must be inside.
+    """
     try:
         if model[4:8] == ORT_FORMAT:
             raise WireError("it is in onnxruntime's own format")
-        found = _Walk().visit(memoryview(model), "model")
+        found = _Walk(beside).visit(memoryview(model), "model")
     except WireError as error:
         raise BundleError(f"{place}: is not an ONNX graph ({error})") from None
     if found is None:
@@ -59,11 +64,13 @@ def check_graph(model: memoryview | bytes, place: object) -> None:
 
 
 class _Walk:
-    def __init__(self):
-        self._seen = 0
+    def __init__(self, beside: str | None):
+        self._seen, self._beside = 0, beside
 
     def visit(self, message: memoryview, kind: str) -> str | None:
         """The first thing that may not be there, in words."""
+        if kind == "where its data is":
+            return self._place_problem(message)
         rules = MESSAGES[kind]
         names = rules.names or {}
         parts_seen = False
@@ -74,8 +81,10 @@ class _Walk:
             if number in rules.refused:
                 return rules.refused[number]
             if number in rules.numbers:
-                if wire_type != VARINT or not isinstance(value, int) or value & 0xFFFFFFFF != INSIDE:
-                    return "data in another file"
+                if wire_type != VARINT or not isinstance(value, int):
+                    raise WireError(f"field {number} of a {kind} has wire type {wire_type}")
+                if self._beside is None and value & 0xFFFFFFFF != INSIDE:
+                    return ELSEWHERE
             elif number in names or number in rules.parts:
                 if wire_type != BYTES or isinstance(value, int):
                     raise WireError(f"field {number} of a {kind} has wire type {wire_type}")
@@ -89,6 +98,19 @@ class _Walk:
         if kind == "model" and not parts_seen:
             raise WireError("there is no graph in it")
         return None
+
+    def _place_problem(self, entry: memoryview) -> str | None:
+        """A StringStringEntryProto of ``external_data``: a key, ``location`` or numbers, and its value."""
+        if self._beside is None:
+            return ELSEWHERE
+        parts = [(number, bytes(value)) for number, _, value in fields(entry) if isinstance(value, memoryview)]
+        keys = [value for number, value in parts if number == 1]
+        values = [value for number, value in parts if number == 2]
+        if len(keys) != 1 or len(values) != 1 or len(parts) != 2:
+            return ELSEWHERE
+        if keys[0] == b"location":
+            return None if values[0] == self._beside.encode() else ELSEWHERE
+        return None if keys[0] in (b"offset", b"length") and values[0].isdigit() else ELSEWHERE
 
 
 def _name_problem(what: str, value: memoryview) -> str | None:

@@ -84,6 +84,34 @@ def test_what_a_graph_may_not_hold(name: str) -> None:
     assert words in refusal(model)
 
 
+def outside(**entries: str) -> bytes:
+    return graph_with(
+        field(5, b"".join(field(13, field(1, k) + field(2, v)) for k, v in entries.items()) + field(14, 1))
+    )
+
+
+def test_a_graph_that_shares_the_data_of_the_file_beside_it() -> None:
+    check_graph(outside(location="model.onnx", offset="12", length="4"), "x", beside="model.onnx")
+    for entries in (
+        {"location": "/etc/passwd"},
+        {"location": "../model.onnx"},
+        {"location": "model.onnx", "offset": "-1"},
+        {"location": "model.onnx", "offset": ""},
+        {"location": "model.onnx", "basepath": "/etc"},
+    ):
+        with pytest.raises(BundleError, match="another file"):
+            check_graph(outside(**entries), "x", beside="model.onnx")
+    for entry in (
+        field(1, "location") + field(2, "model.onnx") + field(2, "/x"),
+        field(1, "location"),
+        b"",
+        field(3, "x"),
+    ):
+        with pytest.raises(BundleError, match="another file"):
+            check_graph(graph_with(field(5, field(13, entry))), "x", beside="model.onnx")
+    assert "another file" in refusal(outside(location="model.onnx"))
+
+
 def test_the_numbers_of_the_fields_are_those_of_onnx() -> None:
     onnx = pytest.importorskip("onnx")
     of = {
@@ -98,7 +126,7 @@ def test_the_numbers_of_the_fields_are_those_of_onnx() -> None:
         "sparse tensor": (onnx.SparseTensorProto, {1: "values", 2: "indices"}),
         "tensor": (onnx.TensorProto, {13: "external_data", 14: "data_location"}),
     }
-    assert of.keys() == MESSAGES.keys()
+    assert of.keys() | {"where its data is"} == MESSAGES.keys()
     for kind, (proto, names) in of.items():
         rules = MESSAGES[kind]
         assert {*rules.parts, *rules.refused, *(rules.names or ()), *rules.numbers} == names.keys()
