@@ -147,3 +147,21 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path)
 def texts(sample_texts: list[str]) -> list[str]:
     """60 sample texts in a fixed shuffled order."""
     return random.Random(3).sample(sample_texts, 60)
+
+
+@pytest.fixture(scope="session")
+def onnxruntime_web(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The unpacked npm package onnxruntime-web; skipped without npm or its registry."""
+    pytest.importorskip("onnx")
+    from jirgee.errors import MissingPackage
+    from jirgee_export.web import from_npm
+
+    out = tmp_path_factory.mktemp("npm")
+    try:
+        files = from_npm()
+    except MissingPackage as error:
+        pytest.skip(str(error))
+    (out / "dist").mkdir()
+    for name, data in files.items():
+        (out / "dist" / name).write_bytes(data)
+    return out

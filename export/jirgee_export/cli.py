@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import sys
+import tempfile
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from jirgee.bundle import check_free
+from jirgee.bundle import Bundle, check_free
 from jirgee.command import Command, UsageError
 from jirgee.errors import InputError
+
+from . import forms
 
 RECIPE_NAMES = (
     "auto",
@@ -20,8 +23,8 @@ RECIPE_NAMES = (
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("checkpoint", type=Path, help="a fine-tuned directory, as jirgee train writes it")
-    parser.add_argument("-o", "--output", required=True, type=Path, metavar="BUNDLE", help="directory, or NAME.jirgee")
+    parser.add_argument("checkpoint", type=Path, help="a fine-tuned directory, or a bundle for another form of it")
+    parser.add_argument("-o", "--output", type=Path, metavar="BUNDLE", help="directory, or NAME.jirgee")
     parser.add_argument("--recipe", choices=RECIPE_NAMES, default="auto", help="auto: the fastest that passes the gate")
     parser.add_argument("--data", type=Path, metavar="DEV_FILE", help="labelled held-out rows for the gate")
     parser.add_argument(
@@ -39,15 +42,28 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--with-attention", action="store_true", help="add what jirgee explain shows the heads by")
     parser.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
     parser.add_argument("--quiet", action="store_true", help="no progress")
+    forms.add_arguments(parser)
 
 
 def _run(args: Namespace) -> int:
     if args.golden_from_data and not args.data:
         raise UsageError("--golden-from-data needs --data")
-    check_free(args.output, args.overwrite)
+    forms.check(args)
     for path in filter(None, (args.checkpoint, args.data)):
         if not path.exists():
             raise InputError("no such file or directory", path)
+    if forms.is_bundle(args.checkpoint):
+        forms.write_forms(Bundle.load(args.checkpoint), args)
+        return 0
+    if args.output:
+        check_free(args.output, args.overwrite)
+        return _export(args, args.output)
+    with tempfile.TemporaryDirectory(prefix="jirgee-export-") as work:
+        return _export(args, Path(work) / "bundle")
+
+
+def _export(args: Namespace, output: Path) -> int:
+    """Checkpoint -> bundle ``output``, and the forms of it that are wanted."""
 
     def say(line: str) -> None:
         if not args.quiet:
@@ -66,7 +82,7 @@ def _run(args: Namespace) -> int:
     limits = Limits(args.max_drop, args.max_flips)
     built = build(
         args.checkpoint,
-        args.output,
+        output,
         args.recipe,
         args.data,
         limits,
@@ -81,7 +97,9 @@ def _run(args: Namespace) -> int:
         verdict = "; ".join(failures) or "passed"
         flips = f"{found.flips} of {found.texts}"
         print(f"{name:12}{flips:>12}{accuracy:>18}{found.mean_change:13.4f}{found.batch_effect:14.4f}  {verdict}")
-    print(f"{args.output}: {built.bundle.recipe}, {built.bundle.size / 1e6:.1f} MB")
+    if args.output:
+        print(f"{output}: {built.bundle.recipe}, {built.bundle.size / 1e6:.1f} MB")
+    forms.write_forms(built.bundle, args)
     return 0
 
 
