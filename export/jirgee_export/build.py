@@ -21,6 +21,7 @@ from jirgee.checkpoint import read_labels, read_settings
 from jirgee.errors import GateError
 from jirgee.golden import COUNT, HELD_OUT, RANDOM, Golden, record
 from jirgee.labelled import read_labelled
+from jirgee.ngrams import NgramModel
 from jirgee.tokens import Tokenizer
 
 from .attention import attention_graph
@@ -88,7 +89,7 @@ def build(
                 tokenizer_file.name: tokenizer_file,
             }
             if settings.ngram_weight:
-                files[NGRAMS] = checkpoint / NGRAMS
+                files[NGRAMS] = NgramModel.from_bytes((checkpoint / NGRAMS).read_bytes(), len(labels)).to_bytes()
             bundle = write(
                 Path(work) / f"trial-{name}",
                 files,

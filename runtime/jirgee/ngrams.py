@@ -8,15 +8,17 @@ sublinear_tf=True)`` with the hashing trick (Weinberger et al. 2009, arXiv:0902.
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from zipfile import BadZipFile
+from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import numpy as np
 
 from .errors import BundleError
 
 SHORTEST, LONGEST = 2, 5  # characters in an n-gram
+MOST_BITS = 24  # of a bucket's number: what a file may ask for
 _STEP = np.uint64(0x9E3779B97F4A7C15)  # odd, from the golden ratio: Fibonacci hashing (Knuth, TAOCP 3, 6.4)
 _MIX = np.uint64(0xBF58476D1CE4E5B9)
 
@@ -74,20 +76,45 @@ class NgramModel:
         return (np.stack(columns, axis=1) + self.bias).astype(np.float32)
 
     def to_bytes(self) -> bytes:
-        """The model as a file: a numpy ``.npz``, weights in 16 bits."""
+        """The model as a file: a numpy ``.npz`` of the buckets that are used (a quarter of 2 ** 18, after two thousand
+        tweets), in 16 bits. Which ones is a bit each, so that the file is small without being compressed.
+        """
+        used = self.idf > 0
+        arrays = {"idf": self.idf[used].astype(np.float16), "weights": self.weights[used].astype(np.float16)}
         out = io.BytesIO()
-        np.savez(out, idf=self.idf.astype(np.float16), weights=self.weights.astype(np.float16), bias=self.bias)
+        np.savez(out, used=np.packbits(used), bias=self.bias.astype(np.float32), **arrays)
         return out.getvalue()
 
     @classmethod
     def from_bytes(cls, data: bytes, classes: int) -> NgramModel:
-        """Raises BundleError unless ``data`` is a model for ``classes`` classes. Nothing is unpickled."""
+        """Raises BundleError unless ``data`` is a model for ``classes`` classes. Nothing is unpickled or inflated."""
         try:
+            with ZipFile(io.BytesIO(data)) as archive:
+                if any(
+                    entry.compress_type != ZIP_STORED or entry.file_size > len(data) for entry in archive.infolist()
+                ):
+                    raise ValueError("it is compressed")
             with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
                 idf, weights, bias = (np.asarray(arrays[name], np.float32) for name in ("idf", "weights", "bias"))
-        except (ValueError, KeyError, OSError, EOFError, BadZipFile) as error:
+                bits = np.asarray(arrays["used"]) if "used" in arrays else np.full(len(idf) // 8, 255, np.uint8)
+            size = 8 * len(bits) if bits.ndim == 1 and bits.dtype == np.uint8 else 0
+            if size < 8 or size & (size - 1) or size > 1 << MOST_BITS:
+                raise ValueError("the number of buckets is not a power of two")
+            used = np.unpackbits(bits).astype(bool)
+        except (
+            ValueError,
+            KeyError,
+            OSError,
+            EOFError,
+            MemoryError,
+            NotImplementedError,
+            BadZipFile,
+            struct.error,
+        ) as error:
             raise BundleError(f"the n-gram model cannot be read ({error})") from None
-        size = len(idf) if idf.ndim == 1 else 0
-        if size < 2 or size & (size - 1) or weights.shape != (size, classes) or bias.shape != (classes,):
+        count = int(used.sum())
+        if idf.shape != (count,) or weights.shape != (count, classes) or bias.shape != (classes,):
             raise BundleError(f"the n-gram model's arrays do not fit {classes} classes")
-        return cls(idf, weights, bias)
+        model = cls(np.zeros(size, np.float32), np.zeros((size, classes), np.float32), bias)
+        model.idf[used], model.weights[used] = idf, weights
+        return model
