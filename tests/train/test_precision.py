@@ -147,3 +147,25 @@ def test_mean_loss_weighs_an_entry_by_its_steps():
     assert fit.mean_loss(log) == pytest.approx(1.5)
     assert fit.mean_loss(log, after=1) == 1.0
     assert np.isnan(fit.mean_loss([]))
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "on"), [("auto", "cpu", False), ("fp32", "cpu", False), ("auto", "cuda", True)]
+)
+def test_autocast_by_precision_and_device(asked, device, on):
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch says that there is no CUDA here, and switches it off
+        context = precision.autocast(asked, torch.device(device))
+    assert context._enabled is (on and torch.cuda.is_available() if device == "cuda" else on)
+
+
+def test_autocast_in_bf16_where_the_processor_has_it():
+    if not precision.cpu_has_bf16():
+        with pytest.raises(MachineError, match="--precision fp32"):
+            precision.autocast("bf16", torch.device("cpu"))
+        return
+    with precision.autocast("bf16", torch.device("cpu")):
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype == torch.bfloat16

@@ -37,6 +37,7 @@ from .budget import Budget, memory_advice, warmed
 from .cli_adapt import Adaptation
 from .masked import IGNORED, guesses, load_masked_lm, masked_batch, open_head
 from .model import position_limit, save_checkpoint
+from .precision import autocast
 
 STATE = "state.pt"
 SAVE_SECONDS = 120.0  # at most so much work is lost
@@ -151,6 +152,7 @@ class _Run:
         self.work, self.fingerprint = work, fingerprint
         self.per_epoch = math.ceil(len(corpus.train) / choices.batch_size)
         self.optimizer = _optimizer(model, choices, new_head)
+        self.autocast = autocast(choices.precision, model.device)
         self.step, self.spent, self.before = 0, 0.0, {}
 
     def begin(self, resume: bool, say: Callable[[str], None]) -> None:
@@ -224,7 +226,7 @@ class _Run:
             return 0.0
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * warmed(share, self.choices.warmup)
-        with torch.autocast("cuda", torch.bfloat16, enabled=self.model.device.type == "cuda"):
+        with self.autocast:
             loss = cross_entropy(*guesses(self.model, inputs, labels))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)

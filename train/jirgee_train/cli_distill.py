@@ -34,6 +34,7 @@ class Distillation:
     learning_rate: float = 2e-4
     warmup: float = 0.1
     weight_decay: float = 0.01
+    precision: str = "auto"
     seed: int = 42
 
     def __post_init__(self):
@@ -49,6 +50,7 @@ class Distillation:
             "learning-rate": 0 < self.learning_rate < 1,
             "warmup": 0 <= self.warmup < 1,
             "weight-decay": 0 <= self.weight_decay < float("inf"),
+            "precision": self.precision in ("auto", "fp32", "bf16"),
             "seed": 0 <= self.seed < 2**32,
         }
         if bad := [name for name, good in checks.items() if not good]:
@@ -70,6 +72,7 @@ HELP = {
     "learning_rate": "peak learning rate of AdamW",
     "warmup": "share of the run over which the learning rate rises",
     "weight_decay": "AdamW weight decay",
+    "precision": "auto, fp32 or bf16; auto is bf16 on CUDA, and bf16 doubles the speed of processors that have it",
     "seed": "of the order of texts",
 }
 

@@ -35,6 +35,7 @@ from .calibrate import Mix, cross_fitted, fit_mix
 from .cli_distill import Distillation
 from .data import Dataset
 from .model import save_checkpoint
+from .precision import autocast
 from .repeats import normalise
 from .report import original_metrics, write_results
 from .teacher import Teacher, make_student, matched_states, operations
@@ -239,6 +240,7 @@ def _train(
     )
     per_epoch = math.ceil(len(lessons) / choices.batch_size)
     budget = Budget(per_epoch * choices.epochs, choices.minutes)
+    context = autocast(choices.precision, student.device)
     student.eval()
     step, losses, history, batches = 0, [], [], []
     best, best_state, best_logits, said = -1.0, {}, np.zeros(0), time.monotonic()
@@ -248,7 +250,7 @@ def _train(
             batches = grouped_batches(lessons.encoded.lengths, choices.batch_size, order)
         for group in optimizer.param_groups:
             group["lr"] = choices.learning_rate * warmed(share, choices.warmup)
-        with torch.autocast("cuda", torch.bfloat16, enabled=student.device.type == "cuda"):
+        with context:
             loss = lesson_loss(student, lessons, batches[step % per_epoch], choices)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)

@@ -34,3 +34,12 @@ def cpu_has_bf16() -> bool:
     asked = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
     taken = torch.backends.mkldnn.is_available() and asked is not None and asked()
     return bool(taken and BF16_FLAGS & cpu_flags())
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """The context for a forward pass in ``precision``: ``fp32``, ``bf16``, or ``auto``, which is bf16 on CUDA and fp32
+    elsewhere. Raises MachineError as ``check_precision`` does."""
+    if precision != "auto":
+        check_precision(precision)
+    enabled = precision == "bf16" or (precision == "auto" and device.type == "cuda")
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
