@@ -1,4 +1,4 @@
-"""``jirgee explain``: why one text got its label, in the terminal or as JSON."""
+"""``jirgee explain``: why one text got its label, in the terminal, as JSON, or as a page to share."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from .bundle import Bundle
+from .bundle import Bundle, check_free
 from .command import Command, device_arguments
 from .errors import InputError
 from .scorer import Scorer
+from .sinks import beside, publish
 
 HALF = 10  # cells on each side of the middle of a bar
 FOR, AGAINST, PLAIN = "\x1b[1;34m", "\x1b[33m", "\x1b[0m"
@@ -22,6 +23,8 @@ def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("text", help="the text, or - for all of standard input")
     parser.add_argument("--label", metavar="LABEL", help="explain this label (default: the most probable)")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write one page that needs nothing else")
+    parser.add_argument("--overwrite", action="store_true", help="replace the page if it exists")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     device_arguments(parser)
 
@@ -30,17 +33,33 @@ def _run(args: Namespace) -> int:
     from .explain import explain
 
     text = sys.stdin.read().removesuffix("\n") if args.text == "-" else args.text
+    if args.html:
+        check_free(args.html, args.overwrite)
     bundle = Bundle.load(args.bundle)
     if args.label is not None and args.label not in bundle.labels:
         raise InputError(f"no such label: {args.label!r}; the bundle's are {', '.join(bundle.labels)}")
-    wanted = args.json
+    wanted = bool(args.html or args.json)
     with Scorer.load(bundle, args.device, args.threads) as scorer:
         found = explain(scorer, text, attention=wanted)
+    if args.html:
+        _write_page(args.html, found, bundle.path.name)
     if args.json:
         print(json.dumps(found, ensure_ascii=False))
-    else:
+    elif not args.html:
         print("\n".join(drawn(found, args.label or found["label"], _colours())))
     return 0
+
+
+def _write_page(path: Path, found: dict[str, Any], bundle: str) -> None:
+    from .explain_page import render
+
+    staged = beside(path, "partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staged.write_text(render(found, bundle), encoding="utf-8")
+        publish(staged, path)
+    except OSError as error:
+        raise InputError(f"cannot write: {error.strerror or error}", path) from None
 
 
 def _colours() -> bool:
@@ -71,5 +90,5 @@ EXPLAIN = Command(
     "show what each piece of a text did to its score",
     _arguments,
     _run,
-    epilog='example: jirgee explain bundle "Гэрээсээ 8 цагт гараад буудал дээрээ ирлээ"',
+    epilog='example: jirgee explain bundle "Гэрээсээ 8 цагт гараад буудал дээрээ ирлээ" --html why.html',
 )
