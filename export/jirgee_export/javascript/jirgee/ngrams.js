@@ -12,13 +12,17 @@ export class NgramModel {
   /** @param {Uint8Array} npz @param {number} classes. Throws an Error if it is not a model for so many classes. */
   constructor(npz, classes) {
     const arrays = readNpz(npz);
-    const { idf, weights, bias } = arrays;
-    const size = idf?.length ?? 0;
-    if (size < 2 || size & (size - 1) || weights?.length !== size * classes || bias?.length !== classes) {
+    const { used, idf, weights, bias } = arrays;
+    const size = (used ? 8 * used.length : idf?.length) ?? 0;
+    const slots = new Int32Array(size).fill(-1); // bucket -> its place in idf and weights, -1 for one that is not used
+    let count = 0;
+    for (let i = 0; i < size; i++) if (!used || (used[i >>> 3] >>> (7 - (i & 7))) & 1) slots[i] = count++;
+    const fits = idf?.length === count && weights?.length === count * classes && bias?.length === classes;
+    if (size < 2 || size & (size - 1) || !fits) {
       throw new Error(`the n-gram model's arrays do not fit ${classes} classes`);
     }
     this.bits = 31 - Math.clz32(size);
-    Object.assign(this, { idf, weights, bias });
+    Object.assign(this, { slots, idf, weights, bias });
   }
 
   /** @param {string} text @returns {Float64Array} one logit a class. */
@@ -27,9 +31,11 @@ export class NgramModel {
     const classes = this.bias.length, out = new Float64Array(classes);
     let squares = 0;
     for (const [bucket, count] of counts) {
-      const value = (1 + Math.log(count)) * this.idf[bucket];
+      const slot = this.slots[bucket];
+      if (slot < 0) continue;
+      const value = (1 + Math.log(count)) * this.idf[slot];
       squares += value * value;
-      for (let k = 0; k < classes; k++) out[k] += value * this.weights[bucket * classes + k];
+      for (let k = 0; k < classes; k++) out[k] += value * this.weights[slot * classes + k];
     }
     const norm = Math.max(Math.sqrt(squares), 1e-12);
     return out.map((sum, k) => sum / norm + this.bias[k]);
@@ -65,7 +71,7 @@ function times(high, low, [otherHigh, otherLow]) {
   return [(carried + crossed) >>> 0, (((middle & 0xffff) << 16) | (bottom & 0xffff)) >>> 0];
 }
 
-/** A stored (not compressed) .npz of little-endian float arrays: name -> Float32Array. */
+/** A stored (not compressed) .npz of bytes and little-endian floats: name -> Uint8Array or Float32Array. */
 function readNpz(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   let end = bytes.length - 22; // the end record has a comment of unknown length
@@ -91,6 +97,7 @@ function readNpy(bytes) {
   const wide = bytes[6] > 1; // version 1 has a header length of two bytes, later ones of four
   const start = wide ? 12 + view.getUint32(8, true) : 10 + view.getUint16(8, true);
   const header = new TextDecoder().decode(bytes.subarray(wide ? 12 : 10, start));
+  if (header.includes("'descr': '|u1'")) return bytes.subarray(start);
   const type = /'descr': '<f([248])'/.exec(header)?.[1];
   if (!type || !/'fortran_order': False/.test(header)) throw new Error("the n-gram model holds no plain float arrays");
   const width = Number(type);
