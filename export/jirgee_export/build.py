@@ -28,6 +28,7 @@ from .attention import attention_graph
 from .calibrate import TEXTS as SMOOTHING_TEXTS
 from .calibrate import Calibration, smooth
 from .graph import export_graph, load_model
+from .lower import lower
 from .optimise import optimise
 from .quantise import RECIPES
 from .verify import Comparison, Limits, compare, reference_probs
@@ -83,7 +84,7 @@ def build(
         smoothed = smooth(fused, Calibration(encoded, settings.tokenizer.pad_id))
 
         def trial(name: str) -> tuple[Bundle, Comparison]:
-            stored = RECIPES[name].apply(_copy(smoothed if RECIPES[name].smoothed else fused))
+            stored = lower(RECIPES[name].apply(_copy(smoothed if RECIPES[name].smoothed else fused)))
             files: dict[str, bytes | Path] = {
                 MODEL: stored.SerializeToString(),
                 tokenizer_file.name: tokenizer_file,

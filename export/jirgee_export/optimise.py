@@ -12,11 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import ModelProto, NodeProto, numpy_helper
+from onnx import ModelProto, numpy_helper
 from onnxruntime.transformers import optimizer
 from transformers import PretrainedConfig
 
 from jirgee.errors import GateError
+
+from .first_token import cut_last_layer
 
 # operator -> how many a BERT of n layers has when all of it is fused
 EXPECTED = {
@@ -73,65 +75,6 @@ def fold_segments(model: ModelProto) -> None:
     for value in list(model.graph.input):
         if value.name == dropped:
             model.graph.input.remove(value)
-
-
-def cut_last_layer(model: ModelProto) -> bool:
-    """After the last Attention keep only the first token: of its output, and of the residual that is added to it.
-
-    Exact for heads that read the first token alone; anything else is left as it is, and False is returned.
-    """
-    graph = model.graph
-    users: dict[str, list[NodeProto]] = {}
-    for node in graph.node:
-        for name in node.input:
-            users.setdefault(name, []).append(node)
-    attention = [node for node in graph.node if node.op_type == "Attention"][-1]
-    last_norm = [node for node in graph.node if node.op_type == "SkipLayerNormalization"][-1]
-    readers = users.get(last_norm.output[0], [])
-    if len(readers) != 1 or not _takes_first_token(model, readers[0]):
-        return False
-    pick = readers[0]
-    attended, residual = attention.output[0], attention.input[0]
-    first_norm = next(node for node in users[residual] if node.op_type == "SkipLayerNormalization")
-
-    cuts = []
-    for name, consumers in ((attended, users[attended]), (residual, [first_norm])):
-        cut = onnx.helper.make_node("Gather", [name, pick.input[1]], [f"{name}_first"], axis=1)
-        cuts.append(cut)
-        for consumer in consumers:
-            consumer.input[:] = [cut.output[0] if given == name else given for given in consumer.input]
-    for consumer in users[pick.output[0]]:
-        consumer.input[:] = [last_norm.output[0] if given == pick.output[0] else given for given in consumer.input]
-    nodes = [node for node in graph.node if node is not pick]
-    place = nodes.index(attention) + 1
-    constant = [node for node in nodes if pick.input[1] in node.output]
-    nodes = (
-        constant
-        + [node for node in nodes[:place] if node not in constant]
-        + cuts
-        + [n for n in nodes[place:] if n not in constant]
-    )
-    del graph.node[:]
-    graph.node.extend(nodes)
-    del graph.value_info[:]  # shapes behind the cut are others now
-    return True
-
-
-def _takes_first_token(model: ModelProto, node: NodeProto) -> bool:
-    """Whether ``node`` is ``Gather(x, 0, axis=1)`` with a scalar index."""
-    if node.op_type != "Gather" or next((a.i for a in node.attribute if a.name == "axis"), 0) != 1:
-        return False
-    index = constants(model).get(node.input[1])
-    return index is not None and index.shape == () and int(index) == 0
-
-
-def constants(model: ModelProto) -> dict[str, np.ndarray]:
-    """Every initializer and Constant node by name."""
-    found = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    for node in model.graph.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            found[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
-    return found
 
 
 def prune(model: ModelProto) -> None:

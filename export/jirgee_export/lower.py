@@ -1,0 +1,279 @@
+"""The same function in the operators that onnxruntime's CPU kernels run fastest: the last rewrite of a stored graph.
+
+What was measured (docs/performance.md): SkipLayerNormalization adds its sums one number at a time and costs six times
+what InstanceNormalization and three element-wise passes cost; a bias is free inside an 8-bit product and a pass of its
+own outside; QAttention multiplies one head at a time. Nothing here changes a weight: only scales, biases and the order
+of exact steps. What a rewrite does not recognise it leaves alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from onnx import ModelProto, NodeProto, helper, numpy_helper
+from onnxruntime.transformers.onnx_model import OnnxModel
+
+PRODUCTS = ("DynamicQuantizeMatMul", "MatMulIntegerToFloat")
+BIAS_INPUT = {"DynamicQuantizeMatMul": 4, "MatMulIntegerToFloat": 6}
+MICROSOFT = "com.microsoft"
+
+
+def lower(model: ModelProto) -> ModelProto:
+    """A copy of ``model``, rewritten. Inputs and outputs stay as they are."""
+    result = ModelProto()
+    result.CopyFrom(model)
+    graph = _Graph(result)
+    graph.fold_vectors()
+    graph.fuse_products()
+    graph.split_attention()
+    graph.move_scales_into_values()
+    graph.move_biases()
+    graph.replace_norms()
+    graph.finish()
+    return result
+
+
+class _Graph:
+    """A model's nodes and tables by name while they are rewritten."""
+
+    def __init__(self, model: ModelProto):
+        self.model, self.graph = model, model.graph
+        self.nodes = list(model.graph.node)
+        self.tables = {tensor.name: tensor for tensor in model.graph.initializer}
+        self.outputs = {value.name for value in model.graph.output}
+
+    def array(self, name: str) -> np.ndarray:
+        return numpy_helper.to_array(self.tables[name])
+
+    def store(self, name: str, array: np.ndarray) -> str:
+        """Keep ``array`` as a table; returns its name, which is made unique."""
+        while name in self.tables:
+            name += "_"
+        self.tables[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
+        return name
+
+    def maker(self, name: str) -> NodeProto | None:
+        return next((node for node in self.nodes if name in node.output), None)
+
+    def users(self, name: str) -> list[NodeProto]:
+        return [node for node in self.nodes if name in node.input]
+
+    def only_user(self, name: str) -> NodeProto | None:
+        users = self.users(name)
+        return users[0] if len(users) == 1 and name not in self.outputs else None
+
+    def of(self, *kinds: str) -> Iterator[NodeProto]:
+        yield from [node for node in self.nodes if node.op_type in kinds]
+
+    def drop(self, *nodes: NodeProto) -> None:
+        dropped = {id(node) for node in nodes}
+        self.nodes = [node for node in self.nodes if id(node) not in dropped]
+
+    def finish(self) -> None:
+        used = {name for node in self.nodes for name in node.input} | self.outputs
+        del self.graph.node[:], self.graph.initializer[:], self.graph.value_info[:]
+        self.graph.node.extend(node for node in self.nodes if used & set(node.output))
+        self.graph.initializer.extend(tensor for name, tensor in self.tables.items() if name in used)
+        OnnxModel.graph_topological_sort(self.graph)
+
+    def fold_vectors(self) -> None:
+        """Vectors stored in 8 bits, because a quantised operator reads them too, become float tables."""
+        for node in self.of("DequantizeLinear"):
+            if set(node.input) <= self.tables.keys() and self.array(node.input[0]).ndim == 1:
+                value, scale, *zero = [self.array(name).astype(np.float32) for name in node.input]
+                self.drop(node)
+                self.tables[node.output[0]] = numpy_helper.from_array(
+                    (value - (zero[0] if zero else 0)) * scale, node.output[0]
+                )
+
+    # --- products of 8-bit numbers ---------------------------------------------------------------------------------
+
+    def fuse_products(self) -> None:
+        """quantise, MatMulInteger, cast, scale -> DynamicQuantizeMatMul, as onnxruntime would at every start."""
+        for product in self.of("MatMulInteger"):
+            quantise = self.maker(product.input[0])
+            cast = self.only_user(product.output[0])
+            rescale = self.only_user(cast.output[0]) if cast and cast.op_type == "Cast" else None
+            if not (quantise and quantise.op_type == "DynamicQuantizeLinear" and cast and rescale):
+                continue
+            scales = self.maker(next(name for name in rescale.input if name != cast.output[0]))
+            if rescale.op_type != "Mul" or not scales or quantise.output[1] not in scales.input:
+                continue
+            scale = next(name for name in scales.input if name != quantise.output[1])
+            if scale not in self.tables:
+                continue
+            fused = helper.make_node(
+                "DynamicQuantizeMatMul",
+                [quantise.input[0], product.input[1], scale, product.input[3]],
+                list(rescale.output),
+                product.name,
+                domain=MICROSOFT,
+            )
+            self.drop(product, cast, rescale, scales)
+            self.nodes.append(fused)
+        self.drop(*[node for node in self.of("DynamicQuantizeLinear") if not any(map(self.users, node.output))])
+
+    def split_attention(self) -> None:
+        """QAttention -> three products that share one quantised input, and MultiHeadAttention."""
+        for node in self.of("QAttention"):
+            given = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+            quantised, weight, bias, scale, weight_scale, mask, zero, weight_zero, *past = [*node.input, "", "", ""][:9]
+            if any(past) or given.get("unidirectional") or given.get("do_rotary") or not bias:
+                continue
+            if {weight, bias, weight_scale} - self.tables.keys():
+                continue
+            made = []
+            thirds = {name: np.split(self.array(name), 3, axis=-1) for name in (weight, bias)}
+            whole = np.broadcast_to(self.array(weight_scale), self.array(bias).shape)
+            zeros = np.zeros_like(self.array(weight), shape=whole.shape)
+            if weight_zero:
+                zeros = np.broadcast_to(self.array(weight_zero), whole.shape)
+            for part, letter in enumerate(("query", "key", "value")):
+                prefix = f"{node.name}_{letter}"
+                inputs = [
+                    quantised,
+                    self.store(f"{prefix}_weight", thirds[weight][part]),
+                    scale,
+                    self.store(f"{prefix}_scale", np.split(whole, 3)[part]),
+                    zero,
+                    self.store(f"{prefix}_zero", np.split(zeros, 3)[part]),
+                    self.store(f"{prefix}_bias", thirds[bias][part]),
+                ]
+                made.append(helper.make_node("MatMulIntegerToFloat", inputs, [prefix], prefix, domain=MICROSOFT))
+            attributes = {name: given[name] for name in ("num_heads", "scale", "mask_filter_value") if name in given}
+            inputs = [*(part.output[0] for part in made), "", mask]
+            made.append(
+                helper.make_node(
+                    "MultiHeadAttention", inputs, list(node.output), node.name, domain=MICROSOFT, **attributes
+                )
+            )
+            self.drop(node)
+            self.nodes += made
+
+    # --- scales and biases -----------------------------------------------------------------------------------------
+
+    def move_scales_into_values(self) -> None:
+        """A factor a channel behind the attention goes into the scales and the bias of its values."""
+        for attention in self.of("MultiHeadAttention"):
+            factor = self.only_user(attention.output[0])
+            value = self.maker(attention.input[2])
+            if not factor or factor.op_type != "Mul" or not value or value.op_type != "MatMulIntegerToFloat":
+                continue
+            name = next(name for name in factor.input if name != attention.output[0])
+            if name not in self.tables or self.array(name).ndim != 1:
+                continue
+            value.input[3] = self.store(value.input[3], self.array(value.input[3]) * self.array(name))
+            value.input[6] = self.store(value.input[6], self.array(value.input[6]) * self.array(name))
+            attention.output[0] = factor.output[0]
+            self.drop(factor)
+
+    def move_biases(self) -> None:
+        """The bias of a BiasGelu or of a SkipLayerNormalization goes into the product before it."""
+        for node in self.of("BiasGelu"):
+            if self._add_bias(node.input[0], node.input[1]):
+                gelu = helper.make_node("Gelu", [node.input[0]], list(node.output), node.name, domain=MICROSOFT)
+                self.drop(node)
+                self.nodes.append(gelu)
+        for node in self.of("SkipLayerNormalization"):
+            if len(node.input) > 4 and node.input[4]:
+                for name in node.input[:2]:
+                    if self._add_bias(name, node.input[4]):
+                        node.input[4] = ""
+                        break
+
+    def _add_bias(self, output: str, bias: str) -> bool:
+        """Add the table ``bias`` to what makes ``output``, if that is a product and nothing else reads it."""
+        product = self.maker(output)
+        if bias not in self.tables or not product or product.op_type not in PRODUCTS or not self.only_user(output):
+            return False
+        self._shift(product, self.array(bias))
+        return True
+
+    def _shift(self, product: NodeProto, values: np.ndarray) -> None:
+        """Add ``values`` [columns] to the bias of ``product``."""
+        place = BIAS_INPUT[product.op_type]
+        while len(product.input) <= place:
+            product.input.append("")
+        if product.input[place]:
+            values = values + self.array(product.input[place])
+        product.input[place] = self.store(f"{product.name}_bias", values.astype(np.float32))
+
+    # --- layer normalisation ---------------------------------------------------------------------------------------
+
+    def replace_norms(self) -> None:
+        """SkipLayerNormalization -> Add, InstanceNormalization over each token, Mul; its beta goes where it is read."""
+        one = self.store("norm_one", np.ones(1, np.float32))
+        zero = self.store("norm_zero", np.zeros(1, np.float32))
+        for node in self.of("SkipLayerNormalization"):
+            gamma, beta = node.input[2], node.input[3] if len(node.input) > 3 else ""
+            if any(node.output[1:]) or {gamma, beta} - self.tables.keys():
+                continue
+            width = len(self.array(gamma))
+            rows = self.store(f"{node.name}_rows", np.array([-1, 1, width], np.int64))
+            epsilon = next((a.f for a in node.attribute if a.name == "epsilon"), 1e-12)
+            out, prefix = node.output[0], node.name
+            summed, tokens, normal, unit = (f"{prefix}_{part}" for part in ("sum", "tokens", "normal", "unit"))
+            shape = f"{prefix}_shape"
+            self.drop(node)
+            added = node.input[0]
+            if len(node.input) > 4 and node.input[4]:  # no product could take it
+                added = f"{prefix}_biased"
+                self.nodes.append(helper.make_node("Add", [node.input[0], node.input[4]], [added], added))
+            self.nodes += [
+                helper.make_node("Add", [added, node.input[1]], [summed], f"{prefix}_add"),
+                helper.make_node("Shape", [summed], [shape], shape),
+                helper.make_node("Reshape", [summed, rows], [tokens], tokens),
+                helper.make_node("InstanceNormalization", [tokens, one, zero], [normal], normal, epsilon=epsilon),
+                helper.make_node("Reshape", [normal, shape], [unit], unit),
+            ]
+            self._scale_and_shift(prefix, unit, out, gamma, beta)
+
+    def _scale_and_shift(self, prefix: str, unit: str, out: str, gamma: str, beta: str) -> None:
+        """``out = unit * gamma + beta``, with no pass for beta where the readers of ``out`` can take it."""
+        plain = f"{prefix}_scaled"  # unit * gamma
+        factors, shift = self.array(gamma), self.array(beta)
+        left = []
+        for user in self.users(out):
+            if user.op_type == "Mul" and self._takes_shift(user, shift):
+                name = next(name for name in user.input if name != out)
+                user.input[:] = [unit, self.store(f"{name}_gamma", self.array(name) * factors)]
+            elif user.op_type in ("Add", "SkipLayerNormalization") and (other := self._other_product(user, out)):
+                self._shift(other, shift)
+                user.input[:] = [plain if name == out else name for name in user.input]
+            else:
+                left.append(user)
+        self.nodes.append(helper.make_node("Mul", [unit, gamma], [plain], plain))
+        if left or out in self.outputs:
+            self.nodes.append(helper.make_node("Add", [plain, beta], [out], f"{prefix}_beta"))
+
+    def _takes_shift(self, factor: NodeProto, shift: np.ndarray) -> bool:
+        """Whether all that reads ``x * factor`` are products, to whose biases ``shift`` was then added."""
+        table = next((name for name in factor.input if name in self.tables), None)
+        if table is None or self.array(table).shape != shift.shape:
+            return False
+        products: list[tuple[NodeProto, str, str]] = []  # (product, weight, its scale)
+        for user in self.users(factor.output[0]):
+            if user.op_type == "DynamicQuantizeMatMul":
+                products.append((user, user.input[1], user.input[2]))
+            elif user.op_type == "DynamicQuantizeLinear":
+                readers = self.users(user.output[0])
+                if any(reader.op_type != "MatMulIntegerToFloat" for reader in readers):
+                    return False
+                products += [(reader, reader.input[1], reader.input[3]) for reader in readers]
+            else:
+                return False
+        zero_places = {"DynamicQuantizeMatMul": 3, "MatMulIntegerToFloat": 5}
+        for product, weight, scale in products:
+            zero = [*product.input, "", ""][zero_places[product.op_type]]
+            matrix = self.array(weight).astype(np.float32)
+            if zero:
+                matrix -= self.array(zero).astype(np.float32)
+            self._shift(product, (shift * self.array(table)) @ (matrix * self.array(scale)))
+        return True
+
+    def _other_product(self, node: NodeProto, out: str) -> NodeProto | None:
+        """The product whose result ``node`` alone reads and adds to ``out``."""
+        names = [name for name in node.input[:2] if name != out]
+        product = self.maker(names[0]) if len(names) == 1 else None
+        return product if product and product.op_type in PRODUCTS and self.only_user(names[0]) is node else None
