@@ -16,7 +16,8 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from jirgee.bundle import MODEL
 from jirgee.errors import GateError
 
-from .optimise import constants, prune
+from .first_token import FIRST_TOKEN_QUERY, FIRST_TOKEN_SCORES, constants
+from .optimise import prune
 
 INSIDE = 1024  # bytes of a tensor from which on it is pointed to
 
@@ -27,19 +28,20 @@ def attention_graph(stored: bytes, layers: int) -> bytes:
     """
     model = onnx.load_from_string(stored)
     graph = model.graph
-    nodes = [node for node in graph.node if node.op_type in _INPUTS]
+    nodes = [node for node in graph.node if node.op_type in _QUERIES or node.name.endswith(FIRST_TOKEN_QUERY)]
     if len(nodes) != layers:
         raise GateError(f"--with-attention: the graph has {len(nodes)} attention operators for {layers} layers")
     shapes = {name: array.shape for name, array in constants(model).items()}
     made, outputs = [], []
     for layer, node in enumerate(nodes):
-        more, output = _probabilities(node, f"attention_{layer}", shapes)
+        more, output = _probabilities(model, node, f"attention_{layer}", shapes)
         made += more
         outputs.append(output)
     graph.node.extend(made)
     graph.node.append(helper.make_node("Concat", outputs, ["attention"], axis=0))
     del graph.output[:]
-    heads = next(a.i for a in nodes[0].attribute if a.name == "num_heads")
+    given = [a.i for a in nodes[0].attribute if a.name == "num_heads"]
+    heads = given[0] if given else "heads"
     graph.output.append(helper.make_tensor_value_info("attention", TensorProto.FLOAT, [layers, heads, "w", "w"]))
     del graph.value_info[:]
     _drop_unread(model)
@@ -49,8 +51,10 @@ def attention_graph(stored: bytes, layers: int) -> bytes:
     return model.SerializeToString()
 
 
-def _probabilities(node: NodeProto, name: str, shapes: dict[str, tuple[int, ...]]) -> tuple[list[NodeProto], str]:
-    """Nodes that compute the probabilities [1, heads, w, w] of a (Q)Attention node, and the output's name."""
+def _probabilities(
+    model: ModelProto, node: NodeProto, name: str, shapes: dict[str, tuple[int, ...]]
+) -> tuple[list[NodeProto], str]:
+    """Nodes that compute the probabilities [1, heads, w, w] of an attention, and the output's name."""
     made: list[NodeProto] = []
 
     def add(operator: str, *inputs: str, **attributes: Any) -> str:
@@ -58,15 +62,15 @@ def _probabilities(node: NodeProto, name: str, shapes: dict[str, tuple[int, ...]
         made.append(helper.make_node(operator, inputs, [output], **attributes))
         return output
 
-    hidden, weight, bias = _INPUTS[node.op_type](node, add)
+    if node.op_type not in _QUERIES:
+        query, key = _first_token(model, node, shapes, add)
+        return made, add("Softmax", add("MatMul", query, key), axis=-1)
+    query, key, width = _QUERIES[node.op_type](node, shapes, add)
     given = {attribute.name: attribute for attribute in node.attribute}
-    heads, width = given["num_heads"].i, shapes[node.input[1]][1] // 3
+    heads = given["num_heads"].i
     scale = given["scale"].f if "scale" in given and given["scale"].f else (width // heads) ** -0.5
-    projected = add("Add", add("MatMul", hidden, weight), bias)
-    split = [f"{name}_{part}" for part in ("query", "key", "value")]
-    made.append(helper.make_node("Split", [projected], split, axis=2))
     shape = add("Constant", value=_numbers("", [0, -1, heads, width // heads]))
-    query, key = (add("Reshape", part, shape) for part in split[:2])
+    query, key = (add("Reshape", part, shape) for part in (query, key))
     query = add("Transpose", query, perm=[0, 2, 1, 3])
     key = add("Transpose", key, perm=[0, 2, 3, 1])
     factor = add("Constant", value=helper.make_tensor("", TensorProto.FLOAT, [], [scale]))
@@ -74,17 +78,46 @@ def _probabilities(node: NodeProto, name: str, shapes: dict[str, tuple[int, ...]
     return made, add("Softmax", logits, axis=-1)
 
 
-def _plain(node: NodeProto, add) -> tuple[str, str, str]:
-    return node.input[0], node.input[1], node.input[2]
+def _packed(node: NodeProto, shapes: dict[str, tuple[int, ...]], add, hidden: str, weight: str) -> tuple[str, str, int]:
+    projected = add("Add", add("MatMul", hidden, weight), node.input[2])
+    width = shapes[node.input[1]][1] // 3
+    bounds = [add("Constant", value=_numbers("", [number])) for number in (0, width, 2 * width)]
+    axis = add("Constant", value=_numbers("", [2]))
+    query, key = (add("Slice", projected, *bounds[part : part + 2], axis) for part in (0, 1))
+    return query, key, width
 
 
-def _quantised(node: NodeProto, add) -> tuple[str, str, str]:
+def _plain(node: NodeProto, shapes: dict[str, tuple[int, ...]], add) -> tuple[str, str, int]:
+    return _packed(node, shapes, add, node.input[0], node.input[1])
+
+
+def _quantised(node: NodeProto, shapes: dict[str, tuple[int, ...]], add) -> tuple[str, str, int]:
     """QAttention: input, weight, bias, their scales, mask, their zero points."""
     hidden = add("DequantizeLinear", node.input[0], node.input[3], node.input[6])
-    return hidden, add("DequantizeLinear", node.input[1], node.input[4], node.input[7], axis=1), node.input[2]
+    weight = add("DequantizeLinear", node.input[1], node.input[4], node.input[7], axis=1)
+    return _packed(node, shapes, add, hidden, weight)
 
 
-_INPUTS = {"Attention": _plain, "QAttention": _quantised}
+def _split(node: NodeProto, shapes: dict[str, tuple[int, ...]], add) -> tuple[str, str, int]:
+    """MultiHeadAttention, as ``lower`` makes it: query, key and value, each by a product of its own."""
+    return node.input[0], node.input[1], shapes[f"{node.input[0]}_weight"][1]
+
+
+def _first_token(model: ModelProto, asked: NodeProto, shapes: dict[str, tuple[int, ...]], add) -> tuple[str, str]:
+    """The last layer as ``first_token`` leaves it, but with every token's query: [1, heads, w, size] and its keys."""
+    prefix = asked.name.removesuffix(FIRST_TOKEN_QUERY)
+    tokens = next(node.input[1] for node in model.graph.node if node.name == f"{prefix}{FIRST_TOKEN_SCORES}")
+    heads, size, _ = shapes[f"{prefix}_key"]
+    query = add("Add", add("MatMul", tokens, f"{prefix}_query"), f"{prefix}_query_bias")
+    query = add("Reshape", query, add("Constant", value=_numbers("", [0, -1, heads, size])))
+    query = add("Transpose", query, perm=[0, 2, 1, 3])
+    one = add("Constant", value=_numbers("", [1]))
+    looked_for = add("MatMul", query, f"{prefix}_key")  # [1, heads, w, width]
+    return looked_for, add("Transpose", add("Unsqueeze", tokens, one), perm=[0, 1, 3, 2])
+
+
+# operator -> its queries and keys, [1, w, width] each, and the width
+_QUERIES = {"Attention": _plain, "QAttention": _quantised, "MultiHeadAttention": _split}
 
 
 def _numbers(name: str, values: list[int]) -> TensorProto:

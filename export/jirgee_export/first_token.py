@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
+FIRST_TOKEN_QUERY, FIRST_TOKEN_SCORES = "_asked_node", "_scores_node"  # how the names of these two nodes end
 MASKED = -1e9  # added to the score of padding; its softmax is 0
 
 
@@ -86,7 +87,8 @@ def _attention_of_one(model: ModelProto, attention: NodeProto, first: str, out: 
         return add("Transpose", [name], output, perm=[1, 0, 2])
 
     tokens = attention.input[0]
-    asked = add("Gemm", [first, f"{prefix}_query", f"{prefix}_query_bias"], "asked")
+    asked = add("FusedMatMul", [first, f"{prefix}_query"], "asked")  # which quantising leaves alone
+    asked = add("Add", [asked, f"{prefix}_query_bias"], "asked_biased")
     asked = swapped(add("Reshape", [asked, f"{prefix}_heads"], "asked_heads"), "asked_by_head")
     asked = swapped(add("FusedMatMul", [asked, f"{prefix}_key"], "looked_for_by_head"), "looked_for")
     scores = add("FusedMatMul", [asked, tokens], "scores", transB=1)
