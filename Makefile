@@ -3,13 +3,15 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= demo
+BENCH_ARGS ?=
 
-.PHONY: demo test lint install clean help
+.PHONY: demo bench test lint install clean help
 
 help:
 	@echo "make demo   train, export and score on the shipped samples; leaves $(OUT)/scored.csv and $(OUT)/report.html"
 	@echo "make test   the whole test suite"
 	@echo "make lint   ruff and pyright"
+	@echo "make bench  jirgee against its peers on this machine (docs/benchmarks.md); BENCH_ARGS chooses among them"
 	@echo "make clean  remove what demo made"
 
 demo: $(VENV)/.installed
@@ -25,6 +27,9 @@ test: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
 
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks.run $(BENCH_ARGS)
+
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -37,6 +42,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,train,export,serve,report,parquet,zstd,ray,dev]'
+	touch $@
+
+# The peers are many and large, so only make bench installs them.
+$(VENV)/.bench: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	touch $@
 
 clean:

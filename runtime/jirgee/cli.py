@@ -18,16 +18,16 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from . import __version__
+from .bench import BENCH
 from .bundle import Bundle
 from .cli_explain import EXPLAIN
 from .cli_score import SCORE
 from .cli_serve import SERVE
 from .cli_trust import CHECK, PULL, PUSH
 from .command import Command, UsageError, device_arguments
-from .errors import InputError, Interrupted, JirgeeError
+from .errors import Interrupted, JirgeeError
 from .labelled import read_labelled
 from .metrics import figures_table
-from .rows import Reject, read_rows
 from .scorer import Scorer
 
 # --- eval --------------------------------------------------------------------------------------------------------
@@ -57,7 +57,7 @@ def _eval(args: Namespace) -> int:
     return 0
 
 
-# --- info and bench ----------------------------------------------------------------------------------------------
+# --- info -------------------------------------------------------------------------------------------------------
 
 
 def _info_arguments(parser: ArgumentParser) -> None:
@@ -96,43 +96,6 @@ def _info(args: Namespace) -> int:
     return 0
 
 
-def _bench_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("input", nargs="?", type=Path, help="file of texts (default: texts of random pieces)")
-    parser.add_argument("--text-column", default="text", metavar="NAME")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    device_arguments(parser)
-
-
-def _bench(args: Namespace) -> int:
-    from .bench import bench, probe_texts
-
-    bundle = Bundle.load(args.bundle)
-    if args.input:
-        from .labelled import checked_text
-
-        rows = (row for row in read_rows(args.input) if not isinstance(row, Reject))
-        texts = [checked_text(row.record, args.text_column, args.input, row.line) for row in rows]
-        if not texts:
-            raise InputError("holds no texts", args.input)
-    else:
-        texts = probe_texts(bundle.read(bundle.tokenizer.file), count=1000)
-    figures = bench(args.bundle, texts, args.device, args.threads)
-    if args.json:
-        print(json.dumps(figures, ensure_ascii=False))
-        return 0
-    latency = figures["latency_ms"]
-    print(
-        f"{figures['texts']} different texts of {figures['tokens_per_text']:.1f} tokens, {figures['device']}, "
-        f"{figures['threads']} threads, {figures['machine']['cpu']}"
-    )
-    print(f"throughput   {figures['texts_per_second']:.0f} texts/s")
-    print(f"one text     p50 {latency['p50']:.2f} ms, p95 {latency['p95']:.2f} ms, p99 {latency['p99']:.2f} ms")
-    print(f"first score  {figures['cold_start_s']:.2f} s after loading began (imports not counted)")
-    print(f"peak memory  {figures['peak_rss_bytes'] / 2**20:.0f} MiB")
-    return 0
-
-
 # --- the command -------------------------------------------------------------------------------------------------
 
 COMMANDS = {
@@ -144,12 +107,7 @@ COMMANDS = {
         epilog="example: jirgee eval bundle samples/dev.tsv",
     ),
     "explain": EXPLAIN,
-    "bench": Command(
-        "measure a bundle's speed on this machine",
-        _bench_arguments,
-        _bench,
-        epilog="example: jirgee bench bundle samples/tweets.csv",
-    ),
+    "bench": BENCH,
     "info": Command(
         "say what a bundle is and whether it is intact",
         _info_arguments,

@@ -181,7 +181,7 @@ def test_bench(capsys: pytest.CaptureFixture[str], tiny_bundle: Path, tweets: Pa
     assert 0 < figures["latency_ms"]["p50"] <= figures["latency_ms"]["p99"]
     code, out, _ = call(capsys, "bench", tiny_bundle)
     assert code == 0
-    assert "1000 different texts" in out
+    assert "1,000 different texts" in out
     assert "throughput" in out
 
 

@@ -1,0 +1,56 @@
+"""jirgee: a bundle of each recipe that the export knows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..cases import Case
+from . import Variant
+
+ABOUT = "jirgee's bundle and Scorer, with their defaults"
+SOURCES = ("docs/scoring.md", "docs/performance.md")
+NEEDS = ("onnxruntime", "sentencepiece")
+THROUGHPUT = [{}]
+LATENCY = [{}]
+BUNDLE = "bundle"
+
+
+def _variants() -> dict[str, Variant]:
+    """A row for each recipe of the export, without importing it: a worker's cold start is the bundle's alone."""
+    from jirgee_export.cli import RECIPE_NAMES
+
+    precisions = {"int8": "int8", "int4": "int4", "fp16": "fp16", "bf16": "bf16"}
+    return {
+        name: Variant(f"recipe {name}", precisions.get(name.partition("-")[0], "fp32"), first_token=True)
+        for name in RECIPE_NAMES
+        if name != "auto"
+    }
+
+
+VARIANTS = _variants()
+FASTEST = next(iter(VARIANTS))  # the export lists its recipes from the fastest on
+
+
+def prepare(case: Case, out: Path, variant: str) -> None:
+    from jirgee_export.build import build
+    from jirgee_export.verify import Limits
+
+    anything = Limits(max_drop=100, max_flips=100)  # random weights are nobody's loss; agreement is measured and told
+    build(case.checkpoint, out / BUNDLE, variant, case.calibration, anything)
+
+
+def load(case: Case, out: Path, variant: str, settings: dict[str, Any]) -> Any:
+    from jirgee import Scorer
+
+    return Scorer.load(out / BUNDLE, device="cpu", **settings)
+
+
+def score(loaded: Any, texts: list[str]) -> np.ndarray:
+    return loaded.score(texts).probs
+
+
+def close(loaded: Any) -> None:
+    loaded.close()
