@@ -10,7 +10,7 @@ import json
 import random
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from .cases import LABELS, MAX_TOKENS, SHAPES, TRAINED, Case, Sample, Shape
 
 SEED = 0
 CALIBRATION_TEXTS = 300  # nncf's default subset
+MODEL_FILES = (".json", ".safetensors", ".txt", ".vocab", ".model")
 
 
 def read_texts(path: Path) -> list[str]:
@@ -37,7 +38,7 @@ def read_texts(path: Path) -> list[str]:
     return texts
 
 
-def draw_sample(texts: Sequence[str], source: str, unique: int, raw: int, dump: int) -> tuple[Sample, list[str]]:
+def draw_sample(texts: Sequence[str], source: str, unique: int, raw: int) -> tuple[Sample, list[str]]:
     """The sample and the texts left for calibration (none of them measured, as far as the file goes)."""
     rng = random.Random(SEED)
     distinct = list(dict.fromkeys(texts))
@@ -45,7 +46,7 @@ def draw_sample(texts: Sequence[str], source: str, unique: int, raw: int, dump: 
     calibration = distinct[: min(CALIBRATION_TEXTS, len(distinct) // 2)]
     measured = distinct[len(calibration) : len(calibration) + unique]
     rows = rng.sample(list(texts), min(raw, len(texts)))
-    return Sample(measured, rows, list(texts[:dump]), [], source), calibration
+    return Sample(measured, rows, [], source), calibration
 
 
 def build_case(
@@ -56,7 +57,7 @@ def build_case(
     case = Case(path)
     case.checkpoint.mkdir(parents=True)
     if given:
-        shutil.copytree(given, case.checkpoint, dirs_exist_ok=True)
+        _copy(given, case.checkpoint)
     elif path.name in TRAINED:
         _with_head(path.name, case.checkpoint, calibration)
     else:
@@ -74,6 +75,17 @@ def build_case(
     case.calibration.write_text("\n".join(["text\tlabel", *lines]) + "\n", encoding="utf-8")
     np.save(case.reference, reference(case.checkpoint, sample.unique))
     return case
+
+
+def _copy(given: Path, out: Path) -> None:
+    """The encoder of a trained checkpoint. Its n-grams and temperature stay behind, for no peer knows of them, and all
+    cut at the same length.
+    """
+    settings = read_settings(given)
+    for path in given.iterdir():
+        if path.suffix in MODEL_FILES or path.name == settings.tokenizer.file:
+            shutil.copyfile(path, out / path.name)
+    replace(settings, max_tokens=MAX_TOKENS, temperature=1.0, ngram_weight=0.0).write(out)
 
 
 def reference(checkpoint: Path, texts: Sequence[str]) -> np.ndarray:

@@ -4,7 +4,8 @@ A case is a directory that every peer reads and none writes:
 
     checkpoint/        Hugging Face files with the tokenizer in both forms (SentencePiece and tokenizer.json)
     calibration.tsv    texts that are not measured, labelled by the model: for peers that calibrate or train
-    sample.json        the texts measured, without repeats and as the file has them
+    sample.json        the texts measured
+    dump.json          the file's rows as they are, repeats and all
     reference.npy      float32 [n, k], probabilities of the unique texts by PyTorch in fp32
 
 ``build_case.py`` makes it. This module is imported by every worker before its first score, so it imports nothing.
@@ -43,13 +44,12 @@ TRAINED = {"e5-small-mn": "e5-small-mn"}  # case -> row of jirgee_train.bases.BA
 
 @dataclass(frozen=True)
 class Sample:
-    """``unique``: texts without repeats, in random order. ``raw``: random rows of the file, repeats and all. ``dump``:
-    the file's first rows as they are, for those who gain by repeats. ``tokens``: lengths of ``unique``.
+    """``unique``: texts without repeats, in random order. ``raw``: random rows of the file. ``tokens``: lengths of
+    ``unique``. ``source``: the file's name.
     """
 
     unique: list[str]
     raw: list[str]
-    dump: list[str]
     tokens: list[int]
     source: str
 
@@ -67,6 +67,10 @@ class Case:
 
     def sample(self) -> Sample:
         return Sample(**json.loads((self.path / "sample.json").read_text(encoding="utf-8")))
+
+    def dump(self) -> list[str]:
+        """The file's first rows as they are, for those who gain by repeats; apart from the sample, for it is large."""
+        return json.loads((self.path / "dump.json").read_text(encoding="utf-8"))
 
     def shape(self) -> Shape:
         config = json.loads((self.checkpoint / "config.json").read_text(encoding="utf-8"))

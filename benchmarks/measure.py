@@ -32,7 +32,7 @@ from .worker import STARTED
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT = 900  # seconds for one process
-TRY_TEXTS = 48
+TRY_TEXTS = 96
 PEAK_SECONDS = 0.3
 PACKAGES = (
     *("jirgee", "numpy", "onnxruntime", "sentencepiece", "torch", "transformers", "tokenizers", "optimum"),
@@ -53,8 +53,10 @@ def ready_case(name: str, given: Path | None, args: argparse.Namespace) -> Case:
     file = case.path / "key.json"
     if not file.is_file() or file.read_text() != key:
         say(f"{name}: making the case")
-        sample, calibration = draw_sample(rows, args.texts.name, args.unique, args.unique, args.dump or len(rows))
+        sample, calibration = draw_sample(rows, args.texts.name, args.unique, args.unique)
         build_case(case.path, sample, calibration, args.tokenizer, given)
+        dump = rows[: args.dump or len(rows)]
+        (case.path / "dump.json").write_text(json.dumps(dump, ensure_ascii=False), encoding="utf-8")
         file.write_text(key)
     return case
 
@@ -93,7 +95,7 @@ def peer_directory(case: Case, peer: Peer) -> Path:
 
 def run(case: Case, peers: Sequence[Peer], args: argparse.Namespace) -> dict[str, Any]:
     """Measure; returns what is written as JSON."""
-    sample, reference = case.sample(), np.load(case.reference)
+    sample, dump, reference = case.sample(), case.dump(), np.load(case.reference)
     began = time.monotonic()
     entries = {peer.name: _entry(case, peer) for peer in peers}
     able = [peer for peer in peers if not entries[peer.name]["skipped"]]
@@ -141,8 +143,8 @@ def run(case: Case, peers: Sequence[Peer], args: argparse.Namespace) -> dict[str
         "source": sample.source,
         "unique": len(sample.unique),
         "raw": len(sample.raw),
-        "dump": len(sample.dump),
-        "repeats": 1 - len(set(sample.dump)) / len(sample.dump),
+        "dump": len(dump),
+        "repeats": 1 - len(set(dump)) / len(dump),
         "tokens": float(np.mean(sample.tokens)),
         "lengths": sample.tokens,
     }

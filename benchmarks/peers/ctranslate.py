@@ -29,7 +29,7 @@ THROUGHPUT = [
     {"parallel": parallel, "tokens": tokens, "env": env}
     for env in ({}, _MKL)
     for parallel in (True, False)
-    for tokens in (512, 2048)
+    for tokens in (512, 1024)
 ]
 LATENCY = [{"parallel": False, "tokens": 512, "env": env} for env in ({}, _MKL)]
 

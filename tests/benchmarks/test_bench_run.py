@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.build_case import CALIBRATION_TEXTS, draw_sample
+from benchmarks.build_case import CALIBRATION_TEXTS, _copy, draw_sample
+from benchmarks.cases import MAX_TOKENS
 from benchmarks.peak import product
 from benchmarks.plots import apart
 from benchmarks.publish import BEGIN, END, between, publish
 from benchmarks.run import main
+from jirgee.checkpoint import SETTINGS, read_settings
 from jirgee.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,13 +26,26 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_what_is_measured_is_not_what_calibrates() -> None:
     texts = [f"text {i // 2}" for i in range(2000)]
-    sample, calibration = draw_sample(texts, "x", 100, 50, 300)
+    sample, calibration = draw_sample(texts, "x", 100, 50)
     assert len(calibration) == CALIBRATION_TEXTS
     assert len(set(sample.unique)) == len(sample.unique) == 100
     assert not set(sample.unique) & set(calibration)
-    assert sample.dump == texts[:300]
     assert len(sample.raw) == 50
-    assert draw_sample(texts, "x", 100, 50, 300)[0] == sample, "the same in every run"
+    assert draw_sample(texts, "x", 100, 50)[0] == sample, "the same in every run"
+
+
+def test_a_trained_checkpoint_is_taken_without_what_peers_do_not_know(tmp_path: Path, spm_bert_model: Path) -> None:
+    given, out = tmp_path / "given", tmp_path / "out"
+    given.mkdir()
+    out.mkdir()
+    shutil.copyfile(spm_bert_model, given / "mn_uncased.model")
+    replace(read_settings(given), max_tokens=64, temperature=2.5, ngram_weight=0.4).write(given)
+    for name in ("config.json", "model.safetensors", "ngrams.npz", "report.html"):
+        (given / name).write_bytes(b"{}")
+    _copy(given, out)
+    settings = read_settings(out)
+    assert (settings.max_tokens, settings.temperature, settings.ngram_weight) == (MAX_TOKENS, 1.0, 0.0)
+    assert {path.name for path in out.iterdir()} == {SETTINGS, "config.json", "model.safetensors", "mn_uncased.model"}
 
 
 def test_labels_of_the_plot_are_kept_apart() -> None:
