@@ -21,9 +21,8 @@ def _check_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--limit",
         type=_share,
-        default=LIMIT,
         metavar="CHANGE",
-        help=f"by how much a golden text's probability may differ (default {LIMIT:g})",
+        help=f"by how much a golden text's probability may differ (default {LIMIT:g}, or its tolerance if larger)",
     )
 
 
