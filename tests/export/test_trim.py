@@ -61,12 +61,12 @@ def test_what_is_kept_scores_as_before(layout, request, sample_texts):
     model = tiny(600, settings.tokenizer.pad_id)
     original = copy.deepcopy(model)
     changed, smaller, report = trim(model, settings, data, sample_texts[:40], 1, torch_logits)
-    assert report.pieces[1] < 0.8 * report.pieces[0]
+    assert report.pieces[1] < 0.9 * report.pieces[0]
     assert report.kept_share == 1
     assert report.whole == report.texts == len(set(sample_texts[:40]))
     assert 0 < report.unseen_share < 0.5
     rows = len(model.get_input_embeddings().weight)
-    assert rows == model.config.vocab_size < 0.8 * 600
+    assert rows == model.config.vocab_size < 0.9 * 600
     old, new = encoded_alike((settings, data), (changed, smaller), sample_texts[:40])
     assert np.array_equal(old.offsets, new.offsets)
     assert not np.array_equal(old.ids, new.ids)
@@ -174,24 +174,29 @@ def test_what_cannot_be_cut(spm, tmp_path, sample_texts):
 
 
 def test_mongolian_bert_on_5000_texts(shared):
-    """The published vocabulary of 32,000 pieces, cut to 20,000 lines and compared on 5,000 others; random weights."""
+    """The published vocabulary of 32,000 pieces, cut to three lines of four and compared on 5,000 lines whose pieces
+    are kept, those of the fourth part first; random weights.
+    """
     base = shared / "models" / "mongolian-bert"
     settings = replace(read_settings(base), max_tokens=128)
     data = (base / settings.tokenizer.file).read_bytes()
     with gzip.open(shared / "data" / "unlabelled.txt.gz", "rt", encoding="utf-8") as lines:
         texts = list(dict.fromkeys(line.rstrip("\n") for line in lines))
+    unseen = texts[::4]
+    seen = [text for i, text in enumerate(texts) if i % 4]
     model = tiny(32_000, settings.tokenizer.pad_id, width=8)
     original = copy.deepcopy(model)
-    changed, smaller, report = trim(model, settings, data, texts[:20_000], 1, torch_logits)
-    assert report.pieces[0] == 32_000
-    old, new = encoded_alike((settings, data), (changed, smaller), texts[-30_000:])
+    changed, smaller, report = trim(model, settings, data, seen, 1, torch_logits)
+    assert report.pieces[0] == 32_000 > report.pieces[1]
     rows = cut_rows(settings.tokenizer, _kept(data, smaller), 32_000)[1]
-    stays = set(rows.tolist())
-    whole = [i for i in range(len(old)) if stays.issuperset(old.ids[old.offsets[i] : old.offsets[i + 1]].tolist())][
-        :5000
-    ]
-    assert len(whole) == 5000
-    chosen = [texts[-30_000:][i] for i in whole]
+    stays = np.isin(np.arange(32_000), rows)
+    whole = Tokenizer(settings.tokenizer, data, 1 << 20).encode(unseen)
+    lost = np.add.reduceat(~stays[whole.ids], whole.offsets[:-1])
+    new_ones = [text for text, gone in zip(unseen, lost, strict=True) if not gone]
+    assert len(new_ones) > 1000
+    assert lost.any()
+    chosen = (new_ones + seen)[:5000]
+    assert len(chosen) == 5000
     old, new = encoded_alike((settings, data), (changed, smaller), chosen)
     assert np.array_equal(old.ids, rows[new.ids])
     before = torch_logits(original, old, settings.tokenizer.pad_id)
