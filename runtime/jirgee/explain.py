@@ -72,14 +72,14 @@ def log_odds(probs: np.ndarray) -> np.ndarray:
 def explain(scorer: Scorer, text: str, attention: bool = True) -> dict[str, Any]:
     """What ``jirgee explain --json`` prints and ``POST /v1/explain`` answers, ready for JSON.
 
-    ``label``, ``probs`` (label -> probability), ``truncated``; ``tokens``: for each piece its ``text`` (joined, they
-    are the beginning of ``text``), ``start`` and ``end``, ``effect`` (label -> how far the piece moved the log-odds)
-    and ``without`` (label -> probability without it); ``replacement``: how it was taken away; ``attention``: see
-    ``packed_attention``, null if not wanted or not in the bundle. Raises what scoring raises.
+    ``label``, ``probs`` (label -> probability, computed beside the variants), ``truncated``; ``tokens``: for each piece
+    its ``text`` (joined, they are the beginning of ``text``), ``start`` and ``end``, ``effect`` (label -> how far the
+    piece moved the log-odds) and ``without`` (label -> probability without it); ``replacement``: how it was taken
+    away; ``attention``: see ``packed_attention``, null if not wanted or not in the bundle. Raises what scoring raises.
     """
     if not isinstance(text, str):
         raise TypeError(f"explain takes one text, not {type(text).__name__}")
-    scores = scorer.score([text])
+    classes = list(scorer.bundle.labels)
     replacement = "mask" if scorer.bundle.tokenizer.mask_id >= 0 else "deletion"
     try:
         whole, without = occlude(scorer, text, replacement)
@@ -92,16 +92,16 @@ def explain(scorer: Scorer, text: str, attention: bool = True) -> dict[str, Any]
     found = units(scorer.tokenizer, text)
     return {
         "text": text,
-        "label": scores.labels[0],
-        "probs": _named(scores.probs[0], scores.classes),
-        "truncated": bool(scores.truncated[0]),
+        "label": classes[int(whole.argmax())],
+        "probs": _named(whole, classes),
+        "truncated": bool(scorer.tokenizer.encode([text]).truncated[0]),
         "tokens": [
             {
                 "text": text[unit.start : unit.end],
                 "start": unit.start,
                 "end": unit.end,
-                "effect": _named(effect, scores.classes),
-                "without": _named(probs, scores.classes),
+                "effect": _named(effect, classes),
+                "without": _named(probs, classes),
             }
             for unit, effect, probs in zip(found, effects, without, strict=True)
         ],

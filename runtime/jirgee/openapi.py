@@ -83,8 +83,8 @@ def document(version: str, labels: Sequence[str], settings: Settings, explains: 
             "post": _operation(
                 "explain",
                 "What each token did to the score",
-                "By leaving it out; with attention where the bundle has it.",
-                {"type": "object"},
+                "By masking it or leaving it out; with attention where the bundle has it.",
+                {"$ref": "#/components/schemas/Explanation"},
                 body_errors,
                 {"text": "Сайн байна уу"},
                 "ExplainRequest",
@@ -161,6 +161,31 @@ def _text(settings: Settings) -> dict[str, Any]:
     return {"type": "string", "maxLength": settings.max_chars}
 
 
+def _explanation(labels: Sequence[str], share: dict[str, Any]) -> dict[str, Any]:
+    whole, probs = {"type": "integer", "minimum": 0}, _object(dict.fromkeys(labels, share))
+    token = {
+        "text": {"type": "string"},
+        "start": whole | {"description": "In Unicode code points."},
+        "end": whole,
+        "effect": _object({label: {"type": "number"} for label in labels})
+        | {"description": "How far the piece moved the log-odds of each label."},
+        "without": probs | {"description": "The probabilities without the piece."},
+    }
+    weights = {"type": "string", "description": "Base64 of uint8 [layers, heads, m, m]; 255 for all."}
+    attention = dict.fromkeys(("layers", "heads", "before", "after"), whole) | {"weights": weights}
+    return _object(
+        {
+            "text": {"type": "string"},
+            "label": {"enum": list(labels)},
+            "probs": probs,
+            "truncated": {"type": "boolean"},
+            "tokens": {"type": "array", "items": _object(token)},
+            "replacement": {"enum": ["mask", "deletion"]},
+            "attention": {"oneOf": [_object(attention), {"type": "null"}]},
+        }
+    )
+
+
 def _schemas(labels: Sequence[str], settings: Settings) -> dict[str, Any]:
     share = {"type": "number", "minimum": 0, "maximum": 1}
     text = _text(settings)
@@ -169,6 +194,7 @@ def _schemas(labels: Sequence[str], settings: Settings) -> dict[str, Any]:
             {"texts": {"type": "array", "items": text, "minItems": 1, "maxItems": settings.max_texts}}
         ),
         "ExplainRequest": _object({"text": text}),
+        "Explanation": _explanation(labels, share),
         "Scores": _object({"results": {"type": "array", "items": {"$ref": "#/components/schemas/Result"}}}),
         "Result": _object(
             {

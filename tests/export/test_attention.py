@@ -1,5 +1,7 @@
 """The attention graph: the heads of transformers, no weight twice, and what it cannot be made of is refused."""
 
+from base64 import b64decode
+
 import numpy as np
 import onnx
 import pytest
@@ -7,7 +9,9 @@ import pytest
 from jirgee.bundle import ATTENTION, MODEL, Bundle
 from jirgee.cli import main
 from jirgee.errors import GateError
+from jirgee.explain import explain, units
 from jirgee.heads import Heads
+from jirgee.scorer import Scorer
 from jirgee_export.attention import attention_graph
 
 from .conftest import random_batch
@@ -54,6 +58,25 @@ def test_weights_are_not_stored_twice(bundles):
         assert {e.value for t in outside for e in t.external_data if e.key == "location"} == {MODEL}
         assert max(len(t.raw_data) for t in graph.initializer) < 1024
         assert bundle.files[ATTENTION][0] < bundle.files[MODEL][0] / 3
+
+
+def test_an_explanation_has_the_heads_by_piece(bundles, texts):
+    """Tokens that show nothing go with the piece that shows: seen as much as all, looking as they do on average."""
+    with Scorer.load(bundles["fp32"], "cpu", threads=1) as scorer:
+        for text in (texts[0], "㎏ ℌ нэг  𝓗 хоёр"):
+            found = explain(scorer, text)
+            packed, parts = found["attention"], units(scorer.tokenizer, text)
+            assert (packed["layers"], packed["heads"], packed["before"], packed["after"]) == (2, 2, 1, 1)
+            count = 2 + len(parts)
+            weights = np.frombuffer(b64decode(packed["weights"]), np.uint8).reshape(2, 2, count, count) / 255
+            assert scorer.heads
+            heads = scorer.heads(scorer.tokenizer.encode([text]).ids)
+            spans = [(0, 1), *((part.first, part.last) for part in parts), (heads.shape[-1] - 1, heads.shape[-1])]
+            for row, (first, last) in enumerate(spans):
+                for column, (start, stop) in enumerate(spans):
+                    expected = heads[:, :, first:last, start:stop].sum(axis=3).mean(axis=2)
+                    assert np.abs(weights[:, :, row, column] - expected).max() < 0.003
+        assert len(parts) < heads.shape[-1] - 2, "nothing was merged"
 
 
 def test_a_bundle_has_no_heads_unless_asked(tiny_bundle):

@@ -185,3 +185,20 @@ def test_an_unknown_label_is_refused_in_one_line(jirgee, tiny_bundle):
     run = jirgee("explain", tiny_bundle, "сайн уу", "--label", "poet")
     assert (run.returncode, run.stdout) == (1, "")
     assert run.stderr == "jirgee: no such label: 'poet'; the bundle's are comedian, commentator\n"
+
+
+@pytest.mark.parametrize("text", ["Сайн уу 😀", ""])
+def test_the_server_s_document_describes_the_answer(scorer, text):
+    jsonschema = pytest.importorskip("jsonschema")
+    pytest.importorskip("starlette")
+    from jirgee import openapi
+    from jirgee.asked import Settings
+
+    document = openapi.document("0", scorer.bundle.labels, Settings(), explains=True)
+    schema = document["components"]["schemas"]["Explanation"]
+    found = explain(scorer, text)
+    jsonschema.validate(found, schema)
+    weights = {"layers": 2, "heads": 2, "before": 1, "after": 1, "weights": "AA=="}
+    jsonschema.validate(found | {"attention": weights}, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(found | {"replacement": "guess"}, schema)

@@ -41,7 +41,7 @@ function attentionView(found) {
       item.setAttribute("aria-selected", String(to === from));
     });
     const best = weights.map((value, to) => [value, to]).sort((a, b) => b[0] - a[0]).slice(0, 3);
-    const targets = best.map(([value, to]) => `${names[to]} ${Math.round(100 * value)} %`).join(", ");
+    const targets = best.map(([value, to]) => `${names[to]}\u00a0${Math.round(100 * value)}\u00a0%`).join("  ·  ");
     const told = say("looks", { piece: names[from], targets });
     readout.textContent = told;
     items[from].setAttribute("aria-label", told);
