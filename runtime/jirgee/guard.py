@@ -52,12 +52,15 @@ def check_graph(model: memoryview | bytes, place: object, beside: str | None = N
 
     ``beside``: the one file, in the same folder, in which its tensors' data may be; None: they must be inside.
     """
+    broken = found = None
     try:
         if model[4:8] == ORT_FORMAT:
             raise WireError("it is in onnxruntime's own format")
         found = _Walk(beside).visit(memoryview(model), "model")
     except WireError as error:
-        raise BundleError(f"{place}: is not an ONNX graph ({error})") from None
+        broken = str(error)
+    if broken is not None:  # raised here, where no traceback holds a view of a file that is to be unmapped
+        raise BundleError(f"{place}: is not an ONNX graph ({broken})")
     if found is None:
         return
     raise BundleError(f"{place}: holds {found}, which a bundle's graph may not; do not trust where it came from")
