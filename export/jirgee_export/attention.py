@@ -99,7 +99,13 @@ def _quantised(node: NodeProto, shapes: dict[str, tuple[int, ...]], add) -> tupl
 
 
 def _split(node: NodeProto, shapes: dict[str, tuple[int, ...]], add) -> tuple[str, str, int]:
-    """MultiHeadAttention, as ``lower`` makes it: query, key and value, each by a product of its own."""
+    """MultiHeadAttention: query, key and value, each by a product of its own, whose bias it may have to add itself."""
+    if len(node.input) > 3 and node.input[3]:
+        width = shapes[node.input[3]][0] // 3
+        bounds = [add("Constant", value=_numbers("", [number])) for number in (0, width, 2 * width)]
+        parts = [add("Slice", node.input[3], *bounds[part : part + 2]) for part in (0, 1)]
+        query, key = (add("Add", given, part) for given, part in zip(node.input[:2], parts, strict=True))
+        return query, key, width
     return node.input[0], node.input[1], shapes[f"{node.input[0]}_weight"][1]
 
 

@@ -3,49 +3,50 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib.metadata import version
-from json import dumps
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnx
-from onnx import ModelProto
 
 from jirgee.bench import probe_texts
-from jirgee.bundle import ATTENTION, CARD, GOLDEN, MODEL, NGRAMS, REPORT, Bundle, write
-from jirgee.check import this_machine
-from jirgee.checkpoint import read_labels, read_settings
-from jirgee.errors import GateError
+from jirgee.bundle import ATTENTION, CARD, GOLDEN, MODEL, REPORT, Bundle, write
+from jirgee.errors import GateError, MachineError
 from jirgee.golden import COUNT, HELD_OUT, RANDOM, Golden, record
 from jirgee.labelled import read_labelled
-from jirgee.ngrams import NgramModel
+from jirgee.scorer import Scorer
 from jirgee.tokens import Tokenizer
 
 from .attention import attention_graph
-from .calibrate import TEXTS as SMOOTHING_TEXTS
-from .calibrate import Calibration, smooth
-from .graph import export_graph, load_model
-from .lower import lower
+from .calibrate import TEXTS as CALIBRATION_TEXTS
+from .calibrate import Calibration, Source
+from .card import card
+from .graph import export_graph
+from .measure import resident, speeds
 from .optimise import optimise
 from .quantise import RECIPES
-from .verify import Comparison, Limits, compare, reference_probs
+from .reference import reference_probs
+from .report import advice, report_json
+from .report_page import PAGE, render
+from .sources import Checkpoint, open_checkpoint
+from .trial import Evidence, Trial, attempt
+from .verify import Limits
 
 GRAPH_TOLERANCE = 1e-3  # of a probability: the fused fp32 graph is the checkpoint itself
+SAME_SPEED = 0.97  # of the fastest: what is nearer than measurements repeat is chosen by how faithful it is
 
 
 @dataclass(frozen=True)
 class Built:
-    """The written bundle, and each recipe that was tried with what it lost (in order)."""
+    """The written bundle, and each recipe that was tried (in the table's order)."""
 
     bundle: Bundle
-    tried: dict[str, tuple[Comparison, list[str]]]
+    tried: dict[str, Trial]
 
 
 def build(
-    checkpoint: Path,
+    checkpoint: Path | str,
     out: Path,
     recipe: str = "auto",
     data: Path | None = None,
@@ -54,145 +55,128 @@ def build(
     say: Callable[[str], None] = lambda line: None,
     golden_from_data: bool = False,
     with_attention: bool = False,
+    unlabelled: Sequence[str] = (),
+    labels: Sequence[str] = (),
+    portable: bool = False,
 ) -> Built:
-    """Export ``checkpoint`` to ``out``. ``recipe``: a row of RECIPES, or ``auto``: the first that passes the gate.
-    ``with_attention``: add the graph that explanations show the attention heads by.
+    """Export ``checkpoint`` to ``out``. ``recipe``: a row of RECIPES, or ``auto``: the fastest on this machine of those
+    that pass the gate.
 
-    ``data``: labelled held-out rows for the gate. ``golden_from_data``: the bundle's golden texts are some of those
-    rows, which whoever gets the bundle can read; else they are strings of random pieces. Raises GateError, with every
-    limit that was exceeded, if no recipe passes; then nothing is written.
+    ``data``: labelled held-out rows for the gate. ``unlabelled``: texts on which batch-mates are tried, by default
+    those of ``data``. ``golden_from_data``: the bundle's golden texts are some of those rows, which whoever gets the
+    bundle can read; else they are strings of random pieces. ``labels``: class names instead of the checkpoint's.
+    ``portable``: ``auto`` takes only what is safe on any CPU. ``with_attention``: add the graph that explanations show
+    the attention heads by. Raises GateError, with every limit that was exceeded, if no recipe passes; then nothing is
+    written.
     """
     limits = limits or Limits()
-    settings = read_settings(checkpoint)
-    tokenizer_file = checkpoint / settings.tokenizer.file
-    model = load_model(checkpoint)
-    labels = read_labels(checkpoint) or [f"LABEL_{i}" for i in range(model.config.num_labels)]
+    names = candidates(recipe, portable)
+    opened = open_checkpoint(checkpoint, labels)
+    evidence = _evidence(opened, data, unlabelled)
+    with tempfile.TemporaryDirectory(prefix="jirgee-export-") as directory:
+        work = Path(directory)
+        say("exporting the graph")
+        export_graph(opened.model, work / "graph.onnx")
+        source = Source(optimise(work / "graph.onnx", opened.model.config), _calibration(opened, evidence.texts))
+
+        def tried(name: str) -> Trial:
+            say(f"quantising and verifying: {name}")
+            return attempt(name, opened, source, evidence, limits, work / name)
+
+        exact = tried("fp32")
+        _check_graph(exact)
+        trials: dict[str, Trial] = {}
+        for name in names:
+            if RECIPES[name].fallback and recipe == "auto" and any(not trial.failures for trial in trials.values()):
+                continue
+            trials[name] = exact if name == "fp32" else tried(name)
+        if recipe == "auto":
+            say("measuring speed")
+            trials = _measured(trials, evidence.texts)
+        chosen = choose(trials)
+        if not chosen:
+            raise GateError(f"refused, nothing was written: {advice(trials, recipe)}")
+        if data and golden_from_data:
+            golden = record(chosen.bundle, evidence.texts, HELD_OUT)
+        else:
+            golden = record(chosen.bundle, probe_texts(opened.tokenizer, COUNT), RANDOM)
+        layers = opened.model.config.num_hidden_layers if with_attention else 0
+        return Built(_finish(chosen, trials, evidence, limits, golden, out, overwrite, layers), trials)
+
+
+def choose(trials: Mapping[str, Trial]) -> Trial | None:
+    """The fastest that passed; of those about as fast, the one whose probabilities changed least."""
+    passed = [trial for trial in trials.values() if not trial.failures]
+    fastest = max((trial.speed.rate for trial in passed if trial.speed), default=0.0)
+    near = [trial for trial in passed if not trial.speed or trial.speed.rate >= SAME_SPEED * fastest]
+    return min(near, key=lambda trial: trial.comparison.mean_change, default=None)
+
+
+def candidates(recipe: str, portable: bool) -> list[str]:
+    """Rows to try. Raises MachineError for one that cannot be verified on this machine."""
+    if recipe != "auto":
+        if not RECIPES[recipe].safe_here():
+            raise MachineError(
+                f"--recipe {recipe}: {RECIPES[recipe].why}, and this CPU adds 8-bit products in 16 bits: what "
+                "it is elsewhere cannot be verified here; take int8 or int8-u8, or export on the machine that scores"
+            )
+        return [recipe]
+    return [name for name, row in RECIPES.items() if row.safe_here() and (row.safe_on == "any" or not portable)]
+
+
+def _evidence(opened: Checkpoint, data: Path | None, unlabelled: Sequence[str]) -> Evidence:
     if data:
         held_out = read_labelled(data)
-        texts, gold = held_out.texts, held_out.indices(labels)
+        texts, gold = held_out.texts, held_out.indices(opened.labels)
     else:
-        texts, gold = probe_texts(tokenizer_file.read_bytes(), count=200), None
-    reference = reference_probs(model, settings, checkpoint, texts)
+        texts, gold = probe_texts(opened.tokenizer, count=200), None
+    reference = reference_probs(opened.model, opened.settings, opened.path, texts)
+    return Evidence(texts, reference, gold, unlabelled or texts, data.name if data else None)
 
-    with tempfile.TemporaryDirectory(prefix="jirgee-export-") as work:
-        say("exporting the graph")
-        export_graph(model, Path(work) / "graph.onnx")
-        fused = optimise(Path(work) / "graph.onnx", model.config)
 
-        sample = list(dict.fromkeys(texts))[:SMOOTHING_TEXTS]
-        encoded = Tokenizer(settings.tokenizer, tokenizer_file.read_bytes(), settings.max_tokens).encode(sample)
-        smoothed = smooth(fused, Calibration(encoded, settings.tokenizer.pad_id))
+def _calibration(opened: Checkpoint, texts: Sequence[str]) -> Calibration:
+    spec = opened.settings.tokenizer
+    sample = list(dict.fromkeys(texts))[:CALIBRATION_TEXTS]
+    return Calibration(Tokenizer(spec, opened.tokenizer, opened.settings.max_tokens).encode(sample), spec.pad_id)
 
-        def trial(name: str) -> tuple[Bundle, Comparison]:
-            stored = lower(RECIPES[name].apply(_copy(smoothed if RECIPES[name].smoothed else fused)))
-            files: dict[str, bytes | Path] = {
-                MODEL: stored.SerializeToString(),
-                tokenizer_file.name: tokenizer_file,
-            }
-            if settings.ngram_weight:
-                files[NGRAMS] = NgramModel.from_bytes((checkpoint / NGRAMS).read_bytes(), len(labels)).to_bytes()
-            bundle = write(
-                Path(work) / f"trial-{name}",
-                files,
-                labels=labels,
-                inputs=[value.name for value in stored.graph.input],
-                max_tokens=settings.max_tokens,
-                tokenizer=settings.tokenizer,
-                recipe=name,
-                safe_on=RECIPES[name].safe_on,
-                temperature=settings.temperature,
-                ngram_weight=settings.ngram_weight,
-                tolerance=0.0,
-                provenance=_provenance(checkpoint, data),
-                verified_on=this_machine(),
-            )
-            return bundle, compare(bundle, texts, reference, gold)
 
-        trials = {"fp32": trial("fp32")}
-        exact = trials["fp32"][1]
-        if exact.max_change > GRAPH_TOLERANCE:
-            raise GateError(
-                f"the exported fp32 graph differs from the checkpoint by {exact.max_change:.2g} in a probability "
-                f"(limit {GRAPH_TOLERANCE:g}): the exporter does not fit this model; nothing was written"
-            )
-        tried: dict[str, tuple[Comparison, list[str]]] = {}
-        for name in RECIPES if recipe == "auto" else [recipe]:
-            say(f"quantising and verifying: {name}")
-            bundle, comparison = trials.get(name) or trial(name)
-            failures = comparison.failures(limits)
-            tried[name] = (comparison, failures)
-            if not failures:
-                if data and golden_from_data:
-                    golden = record(bundle, texts, HELD_OUT)
-                else:
-                    golden = record(bundle, probe_texts(tokenizer_file.read_bytes(), COUNT), RANDOM)
-                layers = model.config.num_hidden_layers if with_attention else 0
-                finished = _finish(bundle, comparison, tried, limits, data, out, overwrite, golden, layers)
-                return Built(finished, tried)
-    lines = "; ".join(f"{name}: {', '.join(failures)}" for name, (_, failures) in tried.items())
-    raise GateError(f"refused, nothing was written: {lines}; try --recipe auto, or raise the limit if you can bear it")
+def _check_graph(exact: Trial) -> None:
+    change = exact.comparison.max_change
+    if change > GRAPH_TOLERANCE:
+        raise GateError(
+            f"the exported fp32 graph differs from the checkpoint by {change:.2g} in a probability "
+            f"(limit {GRAPH_TOLERANCE:g}): the exporter does not fit this model; nothing was written"
+        )
+
+
+def _measured(trials: Mapping[str, Trial], texts: Sequence[str]) -> dict[str, Trial]:
+    """The trials with their speed; those whose scores are no numbers stay without."""
+    sound = {name: trial for name, trial in trials.items() if trial.comparison.finite}
+    with ExitStack() as stack:
+        scorers = {n: stack.enter_context(Scorer.load(trial.bundle, device="cpu")) for n, trial in sound.items()}
+        found = speeds(scorers, texts)
+    few = list(texts[:64])
+    full = {name: speed.with_memory(resident(trials[name].bundle.path, few)) for name, speed in found.items()}
+    return {name: trial.measured(full[name]) if name in full else trial for name, trial in trials.items()}
 
 
 def _finish(
-    trial: Bundle,
-    comparison: Comparison,
-    tried: dict[str, tuple[Comparison, list[str]]],
+    chosen: Trial,
+    trials: Mapping[str, Trial],
+    evidence: Evidence,
     limits: Limits,
-    data: Path | None,
+    golden: Golden,
     out: Path,
     overwrite: bool,
-    golden: Golden,
     attention_layers: int,
 ) -> Bundle:
-    report = {
-        "gate": {"limits": vars(limits), "data": data.name if data else None, "passed": True},
-        "recipes": {name: found.to_json() | {"failures": failures} for name, (found, failures) in tried.items()},
-        "machine": trial.verified_on,
-    }
-    files: dict[str, bytes | Path] = {name: trial.path / name for name in trial.files}
-    files[REPORT] = (dumps(report, indent=1, ensure_ascii=False) + "\n").encode()
+    report = report_json(chosen, trials, evidence, limits)
+    files: dict[str, bytes | Path] = {name: chosen.bundle.path / name for name in chosen.bundle.files}
+    files[REPORT] = report.encode()
+    files[PAGE] = render(report).encode()
     files[GOLDEN] = golden.to_bytes()
-    files[CARD] = _card(trial, comparison, data).encode()
+    files[CARD] = card(chosen, evidence).encode()
     if attention_layers:
-        files[ATTENTION] = attention_graph(trial.read(MODEL), attention_layers)
-    tolerance = float(np.ceil(comparison.batch_effect * 1000 + 1) / 1000)
-    return write(out, files, overwrite=overwrite, **trial.facts | {"tolerance": min(tolerance, 1.0)})
-
-
-def _copy(model: ModelProto) -> ModelProto:
-    copied = onnx.ModelProto()
-    copied.CopyFrom(model)
-    return copied
-
-
-def _provenance(checkpoint: Path, data: Path | None) -> dict[str, Any]:
-    packages = ("jirgee", "torch", "transformers", "optimum", "onnx", "onnxruntime", "sentencepiece")
-    return {
-        "checkpoint": checkpoint.name,
-        "data": data.name if data else None,
-        "versions": {name: version(name) for name in packages},
-    }
-
-
-def _card(bundle: Bundle, comparison: Comparison, data: Path | None) -> str:
-    lines = [
-        f"# {', '.join(bundle.labels)}",
-        "",
-        f"A text classifier with {len(bundle.labels)} labels, exported by jirgee with the recipe `{bundle.recipe}` "
-        f"({RECIPES[bundle.recipe].about}).",
-        "",
-        "```",
-        "jirgee score BUNDLE texts.csv -o scored.csv",
-        "```",
-        "",
-        f"Compared with its checkpoint in PyTorch fp32 on {comparison.texts} "
-        + (f"held-out texts of {data.name}:" if data else "strings of random pieces (no labelled data was given):"),
-        "",
-        f"- labels that differ: {comparison.flips}",
-        f"- change of a probability: mean {comparison.mean_change:.4f}, largest {comparison.max_change:.4f}",
-        f"- change of a probability by other texts in the batch: at most {comparison.batch_effect:.4f} seen",
-    ]
-    if comparison.accuracy and comparison.macro_f1:
-        lines.append(f"- accuracy: {comparison.accuracy[0]:.4f} -> {comparison.accuracy[1]:.4f}")
-        lines.append(f"- macro F1: {comparison.macro_f1[0]:.4f} -> {comparison.macro_f1[1]:.4f}")
-    return "\n".join(lines) + "\n"
+        files[ATTENTION] = attention_graph(chosen.bundle.read(MODEL), attention_layers)
+    tolerance = float(np.ceil(chosen.comparison.batch_effect * 1000 + 1) / 1000)
+    return write(out, files, overwrite=overwrite, **chosen.bundle.facts | {"tolerance": min(tolerance, 1.0)})

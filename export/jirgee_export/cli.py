@@ -6,32 +6,64 @@ import logging
 import sys
 import tempfile
 from argparse import ArgumentParser, Namespace
+from itertools import islice
 from pathlib import Path
 
 from jirgee.bundle import Bundle, check_free
 from jirgee.command import Command, UsageError
 from jirgee.errors import InputError
+from jirgee.labelled import checked_text
+from jirgee.rows import Row, read_rows
 
 from . import forms
 
+MOST_TEXTS = 2000
+
+# auto and the rows of quantise.RECIPES (a test holds them equal): what imports nothing heavy cannot look
 RECIPE_NAMES = (
     "auto",
+    "int8-static",
+    "int8-static-full",
     "int8",
+    "int8-full",
+    "int8-batch",
+    "int8-u8",
+    "int8-block",
     "int8-mixed",
+    "int4",
+    "fp16",
     "fp32",
-)  # auto and the rows of quantise.RECIPES (a test holds them equal)
+)
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=Path, help="a fine-tuned directory, or a bundle for another form of it")
     parser.add_argument("-o", "--output", type=Path, metavar="BUNDLE", help="directory, or NAME.jirgee")
-    parser.add_argument("--recipe", choices=RECIPE_NAMES, default="auto", help="auto: the fastest that passes the gate")
+    parser.add_argument(
+        "--recipe",
+        choices=RECIPE_NAMES,
+        default="auto",
+        metavar="NAME",
+        help=f"how weights are stored: {', '.join(RECIPE_NAMES)}; auto measures all that are safe on this machine and "
+        "takes the fastest that passes the gate (default)",
+    )
+    parser.add_argument("--portable", action="store_true", help="auto: only recipes that are safe on every CPU")
     parser.add_argument("--data", type=Path, metavar="DEV_FILE", help="labelled held-out rows for the gate")
+    parser.add_argument(
+        "--texts", type=Path, metavar="FILE", help="texts on which batch-mates are tried (default: those of --data)"
+    )
     parser.add_argument(
         "--max-drop", type=float, default=0.5, metavar="POINTS", help="accuracy it may lose (default 0.5)"
     )
     parser.add_argument(
-        "--max-flips", type=float, default=3.0, metavar="PERCENT", help="labels it may change (default 3)"
+        "--max-flips", type=float, default=1.0, metavar="PERCENT", help="labels it may change (default 1)"
+    )
+    parser.add_argument(
+        "--max-batch-effect",
+        type=float,
+        default=0.02,
+        metavar="CHANGE",
+        help="of a probability, by what a text is scored with (default 0.02)",
     )
     parser.add_argument(
         "--golden-from-data",
@@ -49,7 +81,7 @@ def _run(args: Namespace) -> int:
     if args.golden_from_data and not args.data:
         raise UsageError("--golden-from-data needs --data")
     forms.check(args)
-    for path in filter(None, (args.checkpoint, args.data)):
+    for path in filter(None, (args.checkpoint, args.data, args.texts)):
         if not path.exists():
             raise InputError("no such file or directory", path)
     if forms.is_bundle(args.checkpoint):
@@ -75,32 +107,41 @@ def _export(args: Namespace, output: Path) -> int:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     from .build import build
+    from .report import table
     from .verify import Limits
 
     if not args.data:
         say("no --data: labels cannot be checked on real texts, only on strings of random pieces")
-    limits = Limits(args.max_drop, args.max_flips)
     built = build(
         args.checkpoint,
         output,
         args.recipe,
         args.data,
-        limits,
+        Limits(args.max_drop, args.max_flips, args.max_batch_effect),
         args.overwrite,
         say,
         args.golden_from_data,
         args.with_attention,
+        _texts(args.texts) if args.texts else (),
+        portable=args.portable,
     )
-    print(f"{'recipe':12}{'flips':>12}{'accuracy':>18}{'mean change':>13}{'batch effect':>14}  gate")
-    for name, (found, failures) in built.tried.items():
-        accuracy = f"{found.accuracy[0]:.4f} -> {found.accuracy[1]:.4f}" if found.accuracy else "-"
-        verdict = "; ".join(failures) or "passed"
-        flips = f"{found.flips} of {found.texts}"
-        print(f"{name:12}{flips:>12}{accuracy:>18}{found.mean_change:13.4f}{found.batch_effect:14.4f}  {verdict}")
+    print(table(built.tried, built.bundle.recipe))
     if args.output:
         print(f"{output}: {built.bundle.recipe}, {built.bundle.size / 1e6:.1f} MB")
     forms.write_forms(built.bundle, args)
     return 0
+
+
+def _texts(path: Path) -> list[str]:
+    """The first texts of a file, for the trial of batch-mates. Raises InputError."""
+    found = []
+    for item in islice(read_rows(path), MOST_TEXTS):
+        if not isinstance(item, Row):
+            raise InputError(item.reason, path, item.line)
+        found.append(checked_text(item.record, "text", path, item.line))
+    if not found:
+        raise InputError("holds no texts", path)
+    return found
 
 
 EXPORT = Command(

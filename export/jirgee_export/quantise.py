@@ -1,91 +1,138 @@
-"""How the weights of a bundle are stored: one row of ``RECIPES`` each, with the CPUs it is safe on.
+"""How the weights of a bundle are stored: one row of ``RECIPES`` each, with the CPUs it is safe on and why.
 
-8-bit recipes quantise weights once and activations at run time (``quantize_dynamic``): per tensor and batch, so a
-text's score depends a little on its batch-mates; the bundle states how much. On a CPU without 8-bit dot products
-(VNNI, AMX, ARM dotprod) onnxruntime adds pairs of products in 16 bits, which saturate unless weights keep to 7 bits.
+8-bit products come in two kinds of CPU. Those with dot products of 8-bit integers (VNNI, AMX, ARM dotprod) add the
+products in 32 bits. The others, as onnxruntime uses them (VPMADDUBSW), add pairs in 16: 255 x 127 + 255 x 127 does not
+fit, so that large sums are silently cut, unless weights keep to 7 bits (2 x 255 x 64 = 32,640 fits) or are unsigned,
+for which another, slower instruction is used.
 """
 
 from __future__ import annotations
 
-import logging
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-import onnx
-from onnx import ModelProto, NodeProto, TensorProto
-from onnxruntime.quantization import QuantType, quantize_dynamic
+from onnx import ModelProto
+from onnxruntime.transformers.float16 import convert_float_to_float16
 
-QUANTISED_OPERATORS = ["MatMul", "Attention", "EmbedLayerNormalization"]
+from jirgee.int8 import EXACT, probe
+
+from .calibrate import Source
+from .embeddings import dominates, quantise_table
+from .products import LEVELS, Form, products, rewrite
+from .search import mixed_forms
+
+SMOOTHING = 0.5  # of the paper's alpha (calibrate.smooth); measured with scales a token
+STATIC_SMOOTHING = 0.8  # one scale for all texts has to hold every channel's peak
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """``apply``: fused fp32 graph -> the graph as stored. ``safe_on``: ``any`` CPU or only those with ``int8_dot``.
-    ``smoothed``: ``apply`` wants the graph that ``calibrate.smooth`` has prepared.
+    """``apply``: the fused fp32 graph and its calibration -> the graph as stored. ``safe_on``: ``any`` CPU, or only
+    those with ``int8_dot``; ``why``: the reason. ``fallback``: only worth its time if no row before it passed.
+    ``lowered``: ``lower.py`` puts it into the operators of the CPU.
     """
 
     about: str
-    apply: Callable[[ModelProto], ModelProto]
-    smoothed: bool = False
+    why: str
+    apply: Callable[[Source], ModelProto]
     safe_on: str = "any"
+    fallback: bool = False
+    lowered: bool = True
+
+    def safe_here(self) -> bool:
+        """Whether this CPU computes it as it is meant; measured, not looked up."""
+        return self.safe_on == "any" or probe() == EXACT
 
 
-def _dynamic_int8(model: ModelProto, keep_float: Callable[[NodeProto], bool] = lambda node: False) -> ModelProto:
-    """Signed 7-bit weights, a scale per output channel. ``keep_float``: nodes to leave as they are.
+def _products(form: Form, smoothing: float = 0.0, table_bits: int = 8) -> Callable[[Source], ModelProto]:
+    """Every product in ``form``. The head (Gemm) stays float: it is 1 % of the work and triples the scores' change."""
 
-    The head (Gemm) always stays float: it is 1 % of the work and quantising it triples the change of the scores.
-    """
-    excluded = [node.name for node in model.graph.node if keep_float(node)]
-    # quantize_dynamic renames a Gemm before it looks at the names to exclude.
-    excluded += [f"{node.name}_MatMul" for node in model.graph.node if node.op_type == "Gemm"]
-    with tempfile.TemporaryDirectory() as directory, _quiet():
-        source, target = Path(directory) / "float.onnx", Path(directory) / "int8.onnx"
-        onnx.save(model, source)
-        quantize_dynamic(
-            source,
-            target,
-            op_types_to_quantize=QUANTISED_OPERATORS,
-            nodes_to_exclude=excluded,
-            per_channel=True,
-            reduce_range=True,
-            weight_type=QuantType.QInt8,
-            # A fused graph has tensors whose type onnx cannot infer; all of them are float.
-            extra_options={"DefaultTensorType": TensorProto.FLOAT},
-        )
-        return onnx.load(target)
+    def apply(source: Source) -> ModelProto:
+        model = source.smoothed(smoothing)
+        ranges = source.ranges(smoothing) if form.activations == "static" else None
+        stored = rewrite(model, dict.fromkeys((product.node for product in products(model)), form), ranges)
+        return _with_table(stored, form, table_bits)
+
+    return apply
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """quantize_dynamic advises on the root logger to run a preprocessing that does not know fused operators."""
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)
+def _mixed(form: Form, smoothing: float) -> Callable[[Source], ModelProto]:
+    def apply(source: Source) -> ModelProto:
+        forms = mixed_forms(source, smoothing, form)
+        return _with_table(rewrite(source.smoothed(smoothing), forms), form, 8)
+
+    return apply
 
 
-def _reads_gelu(model: ModelProto) -> Callable[[NodeProto], bool]:
-    """Whether a node's input is a GELU's output: the activations with the longest tail, the costliest to quantise."""
-    outputs: set[str] = set()
-    for node in model.graph.node:
-        if node.op_type in ("BiasGelu", "Gelu", "FastGelu") or (node.op_type == "Mul" and node.input[0] in outputs):
-            outputs.add(node.output[0])  # Mul: what calibrate.smooth puts between
-    return lambda node: node.op_type == "MatMul" and node.input[0] in outputs
+def _with_table(model: ModelProto, form: Form, bits: int) -> ModelProto:
+    weight_bits = 4 if LEVELS[form.weights] < 8 else 8
+    return quantise_table(model, bits) if dominates(model, weight_bits) else model
 
 
-# From the fastest to the most faithful: ``auto`` takes the first that passes the gate.
+def _half(source: Source) -> ModelProto:
+    """Half-precision weights and arithmetic; token ids and logits keep their types."""
+    model = source.smoothed(0.0)
+    copied = ModelProto()
+    copied.CopyFrom(model)
+    return convert_float_to_float16(copied, keep_io_types=True, disable_shape_infer=True)
+
+
+_16_BITS = "7-bit weights: no pair of products exceeds 16 bits"
+_32_BITS = "full-range weights: sums must be made in 32 bits"
 RECIPES: dict[str, Recipe] = {
+    "int8-static": Recipe(
+        "7-bit weights; activations in 8 bits with calibrated scales: scores do not depend on batch-mates at all",
+        _16_BITS,
+        _products(Form("int7", "static"), STATIC_SMOOTHING),
+    ),
+    "int8-static-full": Recipe(
+        "as int8-static, with 8-bit weights",
+        _32_BITS,
+        _products(Form("int8", "static"), STATIC_SMOOTHING),
+        safe_on="int8_dot",
+    ),
     "int8": Recipe(
-        "7-bit weights in 8, a scale per channel; activations smoothed, and quantised at run time", _dynamic_int8, True
+        "7-bit weights, a scale per channel; activations in 8 bits, a scale per token",
+        _16_BITS,
+        _products(Form("int7", "token"), SMOOTHING),
+    ),
+    "int8-full": Recipe(
+        "as int8, with 8-bit weights",
+        _32_BITS,
+        _products(Form("int8", "token"), SMOOTHING),
+        safe_on="int8_dot",
+    ),
+    "int8-batch": Recipe(
+        "7-bit weights; activations with one scale per batch, as onnxruntime's quantize_dynamic",
+        _16_BITS,
+        _products(Form("int7", "batch"), STATIC_SMOOTHING),
+    ),
+    "int8-u8": Recipe(
+        "as int8, with unsigned 8-bit weights",
+        "unsigned weights: onnxruntime widens both sides to 16 bits before it multiplies",
+        _products(Form("uint8", "token"), SMOOTHING),
+    ),
+    "int8-block": Recipe(
+        "8-bit weights and activations, a scale for 128 neighbouring channels (MatMulNBits)",
+        "weight-only operator: its kernels choose the instruction, none adds in 16 bits",
+        _products(Form("block8", "block")),
     ),
     "int8-mixed": Recipe(
-        "as int8, with the second half of every feed-forward block in float",
-        lambda model: _dynamic_int8(model, _reads_gelu(model)),
-        smoothed=True,
+        "as int8, with the products that cost most accuracy in float, found by measurement",
+        _16_BITS,
+        _mixed(Form("int7", "token"), SMOOTHING),
+        fallback=True,
     ),
-    "fp32": Recipe("32-bit floats", lambda model: model),
+    "int4": Recipe(
+        "4-bit weights in blocks of 32 (MatMulNBits) and a 4-bit embedding table: the smallest file",
+        "weight-only operator: its kernels choose the instruction, none adds in 16 bits",
+        _products(Form("block4", "block"), table_bits=4),
+    ),
+    "fp16": Recipe(
+        "16-bit floats, for CUDA",
+        "ordinary floats; a CPU computes them in 32 bits, slower than fp32",
+        _half,
+        lowered=False,
+    ),
+    "fp32": Recipe("32-bit floats", "ordinary floats", lambda source: source.smoothed(0.0)),
 }

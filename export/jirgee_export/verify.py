@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
-from transformers import PreTrainedModel
 
-from jirgee.bundle import NGRAMS, Bundle
-from jirgee.checkpoint import Settings
 from jirgee.errors import BundleError
 from jirgee.metrics import evaluate
-from jirgee.ngrams import NgramModel
-from jirgee.plan import plan
-from jirgee.scorer import Scorer, softmax
-from jirgee.tokens import Tokenizer
+from jirgee.scorer import Scorer
 
-BATCH_EFFECT_TEXTS = 64
+from .effects import Effect, effects
+
 FEW_FLIPS = 3  # of 180 texts 1 % are less than two: chance alone would refuse a good bundle
 
 
@@ -30,34 +23,44 @@ class Limits:
     changed label (three from 150 texts on), so that a small file does not ask for more than it can measure.
 
     ``max_drop``: accuracy, in points. ``max_flips``: share of texts whose label changes, in percent.
+    ``max_batch_effect``: change of a probability by what a text was scored with.
     """
 
     max_drop: float = 0.5
-    max_flips: float = 3.0
+    max_flips: float = 1.0
+    max_batch_effect: float = 0.02
 
 
 @dataclass(frozen=True)
 class Comparison:
     """A bundle against the checkpoint on the same texts. Probability changes are absolute, over all classes.
 
-    ``batch_effect``: largest change of a probability between a text scored alone and in a full batch. ``accuracy`` and
-    ``macro_f1`` are pairs (checkpoint, bundle), None without labels. ``finite``: False for a bundle that gives a NaN or
-    an infinity; then nothing else is measured, and the other figures are the worst there are.
+    ``effects``: way of scoring -> what it changed (``effects.py``). ``accuracy``, ``macro_f1``, ``ece`` (calibration
+    error) and the values of ``recall`` (by label) are pairs (checkpoint, bundle); None, or empty, without labels.
+    ``finite``: False for a bundle that gives a NaN or an infinity; then nothing else is measured, and the other figures
+    are the worst there are.
     """
 
     texts: int
     flips: int
     max_change: float
     mean_change: float
-    batch_effect: float
+    effects: dict[str, Effect] = field(default_factory=dict)
     accuracy: tuple[float, float] | None = None
     macro_f1: tuple[float, float] | None = None
+    ece: tuple[float, float] | None = None
+    recall: dict[str, tuple[float, float]] = field(default_factory=dict)
     finite: bool = True
 
     @property
     def drop(self) -> float:
         """Accuracy lost, in points."""
         return 100 * (self.accuracy[0] - self.accuracy[1]) if self.accuracy else 0.0
+
+    @property
+    def batch_effect(self) -> float:
+        """Largest change of a probability by batch-mates, padding or threads; 1 if the scores are not finite."""
+        return max((effect.change for effect in self.effects.values()), default=0.0) if self.finite else 1.0
 
     def failures(self, limits: Limits) -> list[str]:
         """Each limit that is exceeded, in words; empty if the bundle may be written."""
@@ -73,46 +76,51 @@ class Comparison:
             found.append(
                 f"{self.flips} of {self.texts} labels flip, {share:.2f} % (limit {limits.max_flips:g} %: --max-flips)"
             )
+        if self.batch_effect > limits.max_batch_effect:
+            way = max(self.effects, key=lambda name: self.effects[name].change)
+            found.append(
+                f"scored {WORDS[way]} a probability changes by {self.batch_effect:.3f} "
+                f"(limit {limits.max_batch_effect:g}: --max-batch-effect)"
+            )
         return found
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"drop_points": self.drop}
+        return asdict(self) | {"drop_points": self.drop, "batch_effect": self.batch_effect}
 
 
-def reference_probs(model: PreTrainedModel, settings: Settings, directory: Path, texts: Sequence[str]) -> np.ndarray:
-    """Probabilities float32 [n, k] by PyTorch in fp32: what the checkpoint in ``directory`` says."""
-    tokenizer = (directory / settings.tokenizer.file).read_bytes()
-    encoded = Tokenizer(settings.tokenizer, tokenizer, settings.max_tokens).encode(texts)
-    logits = np.zeros((len(texts), model.config.num_labels), dtype=np.float32)
-    with torch.inference_mode():
-        for batch in plan(encoded.lengths, 2048):
-            ids, mask = encoded.padded(batch.rows, batch.width, settings.tokenizer.pad_id)
-            output = model(input_ids=torch.from_numpy(ids).long(), attention_mask=torch.from_numpy(mask).long())
-            logits[batch.rows] = output.logits.numpy()
-    scaled = logits / settings.temperature
-    if settings.ngram_weight:
-        ngrams = NgramModel.from_bytes((directory / NGRAMS).read_bytes(), model.config.num_labels)
-        scaled += settings.ngram_weight * ngrams.logits(texts)
-    return softmax(scaled)
+WORDS = {
+    "alone": "alone",
+    "mates": "with other batch-mates",
+    "wide": "in a wide batch",
+    "threads": "by another number of threads",
+}
 
 
-def compare(bundle: Bundle, texts: Sequence[str], reference: np.ndarray, gold: np.ndarray | None) -> Comparison:
-    """Score ``texts`` with ``bundle`` and hold them against ``reference`` [n, k] (and ``gold`` [n], where known)."""
+def compare(
+    scorer: Scorer,
+    texts: Sequence[str],
+    reference: np.ndarray,
+    gold: np.ndarray | None = None,
+    unlabelled: Sequence[str] = (),
+) -> Comparison:
+    """Score ``texts`` and hold them against ``reference`` [n, k] (and ``gold`` int [n], where known).
+
+    ``unlabelled``: texts on which batch-mates are tried, by default ``texts`` themselves.
+    """
     try:
-        with Scorer.load(bundle, device="cpu") as scorer:
-            probs = scorer.score(texts).probs
+        probs = scorer.score(texts).probs
+        found = effects(scorer, unlabelled or texts)
     except BundleError:  # the bundle has just been written and loaded: what is wrong is a logit
-        return Comparison(len(texts), len(texts), 1.0, 1.0, 1.0, finite=False)
-    with Scorer.load(bundle, device="cpu", token_budget=1) as alone:
-        row_of = {text: row for row, text in enumerate(texts)}
-        sample = list(row_of)[:BATCH_EFFECT_TEXTS]
-        rows = [row_of[text] for text in sample]
-        effect = float(np.abs(alone.score(sample).probs - probs[rows]).max())
+        return Comparison(len(texts), len(texts), 1.0, 1.0, finite=False)
     change = np.abs(probs - reference)
-    accuracy = macro_f1 = None
-    if gold is not None:
-        before, after = (evaluate(scores, gold, bundle.labels) for scores in (reference, probs))
-        accuracy = (before["accuracy"], after["accuracy"])
-        macro_f1 = (before["macro_f1"], after["macro_f1"])
     flips = int((probs.argmax(axis=1) != reference.argmax(axis=1)).sum())
-    return Comparison(len(texts), flips, float(change.max()), float(change.mean()), effect, accuracy, macro_f1)
+    figures = (len(texts), flips, float(change.max()), float(change.mean()), found)
+    if gold is None:
+        return Comparison(*figures)
+    before, after = (evaluate(scores, gold, scorer.bundle.labels) for scores in (reference, probs))
+    pairs: dict[str, Any] = {name: (before[name], after[name]) for name in ("accuracy", "macro_f1", "ece")}
+    recall = {
+        label: (before["per_class"][label]["recall"], after["per_class"][label]["recall"])
+        for label in scorer.bundle.labels
+    }
+    return Comparison(*figures, **pairs, recall=recall)

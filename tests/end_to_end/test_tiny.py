@@ -6,7 +6,7 @@ import jirgee
 def test_tiny_bundle_scores_as_pytorch(tiny_checkpoint, tiny_bundle, texts):
     from jirgee.checkpoint import read_settings
     from jirgee_export.graph import load_model
-    from jirgee_export.verify import reference_probs
+    from jirgee_export.reference import reference_probs
 
     settings = read_settings(tiny_checkpoint)
     expected = reference_probs(load_model(tiny_checkpoint), settings, tiny_checkpoint, texts)

@@ -48,6 +48,26 @@ def fused(fused_bytes: bytes) -> Any:
     return onnx.load_from_string(fused_bytes)
 
 
+@pytest.fixture(scope="session")
+def calibration(tiny_checkpoint: Path, sample_texts: list[str]) -> Any:
+    from jirgee.checkpoint import read_settings
+    from jirgee.tokens import Tokenizer
+    from jirgee_export.calibrate import Calibration
+
+    settings = read_settings(tiny_checkpoint)
+    model = (tiny_checkpoint / settings.tokenizer.file).read_bytes()
+    encoded = Tokenizer(settings.tokenizer, model, settings.max_tokens).encode(sample_texts[:40])
+    return Calibration(encoded, settings.tokenizer.pad_id)
+
+
+@pytest.fixture
+def source(fused: Any, calibration: Any) -> Any:
+    """What every recipe starts from."""
+    from jirgee_export.calibrate import Source
+
+    return Source(fused, calibration)
+
+
 def run_graph(model: Any, ids: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
     """Probabilities [n, k] by an ONNX model (or its path) in a plain onnxruntime session on one thread."""
     import onnxruntime
@@ -84,7 +104,7 @@ def random_batch(rows: int, width: int, seed: int = 0) -> tuple[np.ndarray, np.n
 
 
 def scale_spoiled(apply: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A recipe's ``apply`` whose result has every second weight scale of its channels times 30."""
+    """A recipe's ``apply`` whose result has every second weight scale of its channels times 30: a corrupted scale."""
     from onnx import numpy_helper
 
     def spoiled(model: Any) -> Any:
@@ -101,12 +121,13 @@ def scale_spoiled(apply: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def not_a_number(apply: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A recipe's ``apply`` whose result has a weight scale that is not a number."""
+    """A recipe's ``apply`` whose result has a bias of the head that is not a number."""
     from onnx import numpy_helper
 
     def spoiled(model: Any) -> Any:
         stored = apply(model)
-        tensor = next(t for t in stored.graph.initializer if t.name.endswith("_scale") and t.dims)
+        bias = next(node for node in reversed(stored.graph.node) if node.op_type == "Gemm").input[2]
+        tensor = next(t for t in stored.graph.initializer if t.name == bias)
         tensor.CopyFrom(numpy_helper.from_array(np.full(tuple(tensor.dims), np.nan, np.float32), tensor.name))
         return stored
 

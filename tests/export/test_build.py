@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,9 +15,11 @@ from jirgee.cli import main
 from jirgee.errors import GateError, InputError
 from jirgee.golden import Golden
 from jirgee.labelled import read_labelled
-from jirgee_export.build import build
+from jirgee_export.build import build, candidates, choose
+from jirgee_export.measure import Speed
 from jirgee_export.quantise import RECIPES
-from jirgee_export.verify import Limits
+from jirgee_export.trial import Trial
+from jirgee_export.verify import Comparison, Limits
 
 from .conftest import not_a_number
 
@@ -30,13 +33,14 @@ def test_a_bundle_holds_report_card_labels_and_where_it_came_from(tmp_path, tiny
     assert bundle == built.bundle
     assert bundle.labels == ("comedian", "commentator")
     assert (bundle.recipe, bundle.max_tokens, bundle.inputs) == ("int8", 48, ("input_ids", "attention_mask"))
-    assert set(bundle.files) == {"model.onnx", "spiece.model", "golden.json", "report.json", "README.md"}
+    assert set(bundle.files) == {"model.onnx", "spiece.model", "golden.json", "report.json", "report.html", "README.md"}
     assert bundle.verified_on["onnxruntime"] == bundle.provenance["versions"]["onnxruntime"]
     assert bundle.provenance["data"] == "dev.tsv"
     assert {"torch", "onnx", "onnxruntime"} <= bundle.provenance["versions"].keys()
     report = json.loads(bundle.read("report.json"))
     assert report["gate"] == {"limits": vars(LENIENT), "data": "dev.tsv", "passed": True}
     assert report["recipes"].keys() == {"int8"}
+    assert report["chosen"] == "int8"
     assert report["recipes"]["int8"]["texts"] == 180
     assert bundle.tolerance >= report["recipes"]["int8"]["batch_effect"]
     card = bundle.read("README.md").decode()
@@ -68,15 +72,50 @@ def test_golden_texts_from_data_need_data(capsys, tmp_path, tiny_checkpoint):
     assert "--golden-from-data needs --data" in capsys.readouterr().err
 
 
-def test_auto_takes_the_first_row_that_passes(monkeypatch, tmp_path, tiny_checkpoint):
-    first, second, *_ = RECIPES
-    assert build(tiny_checkpoint, tmp_path / "first", limits=LENIENT).bundle.recipe == first
-    monkeypatch.setitem(RECIPES, first, replace(RECIPES[first], apply=not_a_number(RECIPES[first].apply)))
-    built = build(tiny_checkpoint, tmp_path / "second", limits=LENIENT)
-    assert built.bundle.recipe == second
-    assert list(built.tried) == [first, second]
-    assert built.tried[first][1] == ["it gives scores that are not finite numbers"]
-    assert not built.tried[second][1]
+def test_auto_measures_every_row_and_writes_the_whole_table(monkeypatch, capsys, tmp_path, tiny_checkpoint, samples):
+    broken = replace(RECIPES["int8-static"], apply=not_a_number(RECIPES["int8-static"].apply))
+    monkeypatch.setitem(RECIPES, "int8-static", broken)
+    words = ["export", str(tiny_checkpoint), "-o", str(tmp_path / "bundle"), "--data", str(samples / "dev.tsv")]
+    assert main([*words, "--texts", str(samples / "tweets.csv"), "--max-flips", "100", "--quiet"]) == 0
+    bundle = Bundle.load(tmp_path / "bundle")
+    report = json.loads(bundle.read("report.json"))
+    tried = {name for name, row in RECIPES.items() if row.safe_here() and not row.fallback}
+    assert report["recipes"].keys() == tried
+    assert report["chosen"] == bundle.recipe != "int8-static"
+    assert report["recipes"]["int8-static"]["failures"] == ["it gives scores that are not finite numbers"]
+    for name, row in report["recipes"].items():
+        if name != "int8-static":
+            assert row["speed"].keys() == {"rate", "p50_ms", "rss"}
+            assert min(row["speed"].values()) > 0, name
+            assert row["effects"].keys() == {"alone", "mates", "wide", "threads"}
+            assert row["recall"].keys() == {"comedian", "commentator"}
+    lines = capsys.readouterr().out.splitlines()
+    assert {line.split()[0] for line in lines[1:-1]} == tried
+    assert [line.split()[0] for line in lines if line.endswith("passed, chosen")] == [bundle.recipe]
+    page = bundle.read("report.html").decode()
+    assert page.count("<circle") == len(tried) - 1
+    assert all(name in page for name in tried)
+
+
+def trial(recipe: str, rate: float, change: float, failures: tuple[str, ...] = ()) -> Trial:
+    bundle: Any = SimpleNamespace(recipe=recipe)
+    return Trial(bundle, Comparison(100, 0, change, change), list(failures), Speed(rate, 1.0))
+
+
+def test_the_fastest_that_passes_is_chosen_and_of_equals_the_most_faithful():
+    rows = [trial("a", 200, 0.1, ("flips",)), trial("b", 100, 0.02), trial("c", 98, 0.01), trial("d", 90, 0.001)]
+    chosen = choose({row.recipe: row for row in rows})
+    assert chosen
+    assert chosen.recipe == "c", "within 3 % of the fastest, and nearer to the checkpoint"
+    assert choose({"a": rows[0]}) is None
+
+
+def test_portable_leaves_out_what_some_cpus_cannot_sum(monkeypatch):
+    portable = set(candidates("auto", portable=True))
+    assert {"int8", "int8-static", "int8-u8", "int4", "fp32"} <= portable
+    assert not portable & {"int8-full", "int8-static-full"}
+    monkeypatch.setattr("jirgee_export.quantise.probe", lambda: "saturating")
+    assert set(candidates("auto", portable=False)) == portable
 
 
 def test_a_graph_that_is_not_the_checkpoint_is_refused(monkeypatch, tmp_path, tiny_checkpoint):

@@ -5,26 +5,18 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import onnxruntime
-import pytest
 
-from jirgee.tokens import Tokenizer
-from jirgee_export.calibrate import SMOOTHED, Calibration, smooth
-from jirgee_export.quantise import RECIPES
+from jirgee_export.calibrate import Calibration, Source
+from jirgee_export.products import Form, products, rewrite
 
 
-def logits(model: onnx.ModelProto, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return np.asarray(session.run(None, {"input_ids": ids, "attention_mask": mask})[0])
-
-
-@pytest.fixture(scope="module")
-def calibration(tiny_checkpoint, sample_texts) -> Calibration:
-    from jirgee.checkpoint import read_settings
-
-    settings = read_settings(tiny_checkpoint)
-    model = (tiny_checkpoint / settings.tokenizer.file).read_bytes()
-    encoded = Tokenizer(settings.tokenizer, model, settings.max_tokens).encode(sample_texts[:40])
-    return Calibration(encoded, settings.tokenizer.pad_id)
+def run(model: onnx.ModelProto, ids: np.ndarray, mask: np.ndarray, name: str) -> np.ndarray:
+    watched = onnx.ModelProto()
+    watched.CopyFrom(model)
+    if name not in {value.name for value in model.graph.output}:
+        watched.graph.output.append(onnx.ValueInfoProto(name=name))
+    session = onnxruntime.InferenceSession(watched.SerializeToString(), providers=["CPUExecutionProvider"])
+    return np.asarray(session.run([name], {"input_ids": ids, "attention_mask": mask})[0])
 
 
 def with_outliers(fused: onnx.ModelProto) -> onnx.ModelProto:
@@ -43,7 +35,7 @@ def with_outliers(fused: onnx.ModelProto) -> onnx.ModelProto:
         scale(norm.input[2], 20)
         scale(norm.input[3], 20)
         for node in model.graph.node:
-            if node.op_type in SMOOTHED and node.input[0] == norm.output[0]:
+            if node.op_type in ("MatMul", "Attention") and node.input[0] == norm.output[0]:
                 scale(node.input[1], 1 / 20)
     return model
 
@@ -51,21 +43,20 @@ def with_outliers(fused: onnx.ModelProto) -> onnx.ModelProto:
 def test_smoothing_is_the_same_function(fused, calibration):
     rows = np.arange(len(calibration.encoded))
     ids, mask = calibration.encoded.padded(rows, int(calibration.encoded.lengths.max()), calibration.pad_id)
-    before, after = (logits(model, ids, mask) for model in (fused, smooth(fused, calibration)))
+    before, after = (run(m, ids, mask, "logits") for m in (fused, Source(fused, calibration).smoothed(0.8)))
     assert np.abs(before - after).max() < 1e-3 * max(1.0, float(np.abs(before).max()))
 
 
 def test_every_product_is_smoothed_and_its_input_flatter(fused, calibration):
     model = with_outliers(fused)
-    smoothed = smooth(model, calibration)
-    constant = {tensor.name for tensor in model.graph.initializer}
-    products = [node for node in model.graph.node if node.op_type in SMOOTHED and node.input[1] in constant]
+    smoothed = Source(model, calibration).smoothed(0.8)
+    found = products(model)
     inputs = {node.name: node.input[0] for node in smoothed.graph.node if node.input}
-    assert len(products) >= 8
-    assert all(inputs[node.name] != node.input[0] for node in products)
-    last = products[-1]
-    before = calibration.peaks(model, [last.input[0]])[last.input[0]]
-    after = calibration.peaks(smoothed, [inputs[last.name]])[inputs[last.name]]
+    assert len(found) == 8
+    assert all(inputs[product.node] != product.tensor for product in found)
+    last = found[-1]
+    before = calibration.peaks(model, [last.tensor])[last.tensor]
+    after = calibration.peaks(smoothed, [inputs[last.node]])[inputs[last.node]]
     assert after.max() / np.median(after) < before.max() / np.median(before)
 
 
@@ -73,9 +64,13 @@ def test_eight_bits_cost_less_after_smoothing(fused, calibration):
     model = with_outliers(fused)
     rows = np.arange(len(calibration.encoded))
     ids, mask = calibration.encoded.padded(rows, int(calibration.encoded.lengths.max()), calibration.pad_id)
-    exact = logits(model, ids, mask)
-    plain = logits(RECIPES["int8"].apply(model), ids, mask)
-    smoothed = logits(RECIPES["int8"].apply(smooth(model, calibration)), ids, mask)
+    norm = [node for node in model.graph.node if node.op_type == "SkipLayerNormalization"][1].output[0]
+    exact = run(model, ids, mask, norm)[mask.astype(bool)]
+    source, form = Source(model, calibration), Form("int7", "batch")
+    plain, smoothed = (
+        run(rewrite(source.smoothed(s), {p.node: form for p in products(model)}), ids, mask, norm)[mask.astype(bool)]
+        for s in (0.0, 0.5)
+    )
     assert np.abs(smoothed - exact).mean() < 0.7 * np.abs(plain - exact).mean()
 
 

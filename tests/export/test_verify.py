@@ -5,11 +5,14 @@ import pytest
 
 from jirgee.bundle import Bundle
 from jirgee.checkpoint import read_settings
-from jirgee_export.verify import Comparison, Limits, compare, reference_probs
+from jirgee.scorer import Scorer
+from jirgee_export.effects import Effect
+from jirgee_export.reference import reference_probs
+from jirgee_export.verify import Comparison, Limits, compare
 
 
 def compared(texts, flips=0, accuracy=None):
-    return Comparison(texts, flips, 0.0, 0.0, 0.0, accuracy)
+    return Comparison(texts, flips, 0.0, 0.0, accuracy=accuracy)
 
 
 @pytest.mark.parametrize(
@@ -62,6 +65,15 @@ def test_both_limits_are_reported():
     assert len(compared(100, 50, (0.9, 0.5)).failures(Limits(max_flips=1))) == 2
 
 
+@pytest.mark.parametrize(("change", "passes"), [(0.02, True), (0.021, False)])
+def test_the_limit_on_what_batch_mates_do(change, passes):
+    effects = {"alone": Effect(0.001, 0), "wide": Effect(change, 1)}
+    failures = Comparison(100, 0, 0.0, 0.0, effects).failures(Limits(max_batch_effect=0.02))
+    assert (failures == []) == passes
+    if not passes:
+        assert failures == ["scored in a wide batch a probability changes by 0.021 (limit 0.02: --max-batch-effect)"]
+
+
 def test_the_reference_is_pytorch_one_text_at_a_time(tiny_checkpoint, tiny_model, texts):
     settings = read_settings(tiny_checkpoint)
     together = reference_probs(tiny_model, settings, tiny_checkpoint, texts)
@@ -72,16 +84,18 @@ def test_the_reference_is_pytorch_one_text_at_a_time(tiny_checkpoint, tiny_model
 def test_compare_counts_flips_changes_and_accuracy(tiny_bundle, tiny_checkpoint, tiny_model, texts):
     bundle, settings = Bundle.load(tiny_bundle), read_settings(tiny_checkpoint)
     reference = reference_probs(tiny_model, settings, tiny_checkpoint, texts)
-    same = compare(bundle, texts, reference, reference.argmax(axis=1))
+    scorer = Scorer.load(bundle, "cpu")
+    same = compare(scorer, texts, reference, reference.argmax(axis=1))
     assert (same.texts, same.flips, same.accuracy) == (60, 0, (1.0, 1.0))
     assert same.max_change < 1e-4
     assert same.batch_effect < 1e-4
 
     turned = reference.copy()
     turned[:7] = turned[:7, ::-1]
-    other = compare(bundle, texts, turned, turned.argmax(axis=1))
+    other = compare(scorer, texts, turned, turned.argmax(axis=1))
     assert other.flips == 7
     assert other.accuracy == (1.0, pytest.approx(53 / 60))
     assert other.drop == pytest.approx(700 / 60)
     assert other.max_change == pytest.approx(np.abs(turned - reference).max(), abs=1e-4)
-    assert compare(bundle, texts, turned, None).accuracy is None
+    assert compare(scorer, texts, turned, None).accuracy is None
+    scorer.close()
