@@ -1,0 +1,248 @@
+"""A server under load, from a process of its own: ``python -m benchmarks.serve_load BUNDLE TEXTS [--json FILE]``.
+
+Starts ``jirgee serve BUNDLE`` on 127.0.0.1, measures ``jirgee bench`` on the same texts and then, with requests sent at
+fixed times whether or not earlier ones were answered (an open loop, so that a slow server cannot slow its load):
+
+    half       half the capacity: the p99 to compare with
+    saturated  as many requests in flight as are admitted: texts a second against ``jirgee bench``
+    overload   ten times the capacity: p99 of what was admitted, the rest refused, none unanswered, memory flat
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import numpy as np
+
+from jirgee.labelled import checked_text
+from jirgee.machine import describe
+from jirgee.rows import Reject, read_rows
+
+HOST = "127.0.0.1"
+ANSWER_SECONDS = 30.0  # a request that takes longer counts as hanging
+MAX_CONNECTIONS = 400
+
+
+@dataclass
+class Outcome:
+    """Latencies in seconds of requests that were answered 200, measured from when each was due."""
+
+    texts_per_request: int
+    seconds: float = 0.0
+    latencies: list[float] = field(default_factory=list)
+    statuses: Counter[str] = field(default_factory=Counter)
+    late: float = 0.0
+
+    def summary(self) -> dict[str, Any]:
+        values = np.array(self.latencies or [float("nan")]) * 1000
+        return {
+            "seconds": round(self.seconds, 2),
+            "offered": self.statuses.total(),
+            "statuses": dict(self.statuses),
+            "texts_per_second": round(len(self.latencies) * self.texts_per_request / self.seconds, 1),
+            "latency_ms": {f"p{p}": round(float(np.percentile(values, p)), 2) for p in (50, 95, 99)},
+            "sent_late_ms": round(1000 * self.late, 1),
+        }
+
+
+class Load:
+    """Requests over kept-alive connections. ``bodies``: requests ready to be sent, taken in turn."""
+
+    def __init__(self, port: int, texts: list[str], per_request: int):
+        self.port, self.per_request = port, per_request
+        self.requests = []
+        for start in range(0, len(texts) - per_request + 1, per_request):
+            body = json.dumps({"texts": texts[start : start + per_request]}, ensure_ascii=False).encode()
+            head = (
+                f"POST /v1/score HTTP/1.1\r\nhost: {HOST}\r\ncontent-type: application/json\r\n"
+                f"content-length: {len(body)}\r\n\r\n"
+            )
+            self.requests.append(head.encode() + body)
+        self.idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self.opened = 0
+
+    async def one(self, number: int, due: float, outcome: Outcome) -> int:
+        """Send one request; what became of it goes into ``outcome``."""
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                status = await self._exchange(self.requests[number % len(self.requests)])
+        except TimeoutError:
+            status = "hang"
+        except (OSError, asyncio.IncompleteReadError) as error:
+            status = type(error).__name__
+        outcome.statuses[str(status)] += 1
+        if status == 200:
+            outcome.latencies.append(time.perf_counter() - due)
+        return status == 200
+
+    async def _exchange(self, request: bytes) -> int:
+        if not self.idle and self.opened >= MAX_CONNECTIONS:
+            raise ConnectionError("the client has no connection left")
+        if self.idle:
+            reader, writer = self.idle.pop()
+        else:
+            self.opened += 1
+            reader, writer = await asyncio.open_connection(HOST, self.port)
+        try:
+            writer.write(request)
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = int(re.findall(rb"content-length: (\d+)", head)[0])
+            await reader.readexactly(length)
+        except BaseException:
+            self.opened -= 1
+            writer.close()
+            raise
+        self.idle.append((reader, writer))
+        return int(head[9:12])
+
+    async def open_loop(self, rate: float, seconds: float) -> Outcome:
+        """``rate`` requests a second, at random times (Poisson), for ``seconds``."""
+        rng = np.random.default_rng(7)
+        outcome = Outcome(self.per_request)
+        due = np.cumsum(rng.exponential(1 / rate, int(rate * seconds)))
+        began = time.perf_counter()
+        tasks: set[asyncio.Task[int]] = set()
+        for number, at in enumerate(due):
+            if (wait := began + at - time.perf_counter()) > 0:
+                await asyncio.sleep(wait)
+            elif number % 64 == 0:
+                await asyncio.sleep(0)
+            outcome.late = max(outcome.late, time.perf_counter() - began - at)
+            task = asyncio.create_task(self.one(number, began + at, outcome))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+        await asyncio.gather(*tasks)
+        outcome.seconds = time.perf_counter() - began
+        return outcome
+
+    async def closed_loop(self, clients: int, seconds: float) -> Outcome:
+        """``clients`` that each send their next request when the last was answered; after a 429 they wait a little."""
+        outcome = Outcome(self.per_request)
+        end = time.perf_counter() + seconds
+        numbers = iter(range(10**9))
+
+        async def client() -> None:
+            while time.perf_counter() < end:
+                if not await self.one(next(numbers), time.perf_counter(), outcome):
+                    await asyncio.sleep(0.01)
+
+        began = time.perf_counter()
+        await asyncio.gather(*(client() for _ in range(clients)))
+        outcome.seconds = time.perf_counter() - began
+        return outcome
+
+    def close(self) -> None:
+        for _, writer in self.idle:
+            writer.close()
+        self.idle.clear()
+        self.opened = 0
+
+
+def rss(pid: int) -> int:
+    found = re.findall(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return int(found[0]) * 1024
+
+
+async def measure(load: Load, pid: int, seconds: float, clients: int) -> dict[str, Any]:
+    """The three loads, and memory before and after the worst."""
+    await load.closed_loop(clients, min(2.0, seconds))
+    saturated = await load.closed_loop(clients, seconds)
+    capacity = len(saturated.latencies) / saturated.seconds
+    half = await load.open_loop(capacity / 2, seconds)
+    before = rss(pid)
+    overload = await load.open_loop(capacity * 10, seconds)
+    after = rss(pid)
+    load.close()
+    p99 = [float(np.percentile(outcome.latencies, 99)) for outcome in (half, overload)]
+    return {
+        "texts_per_request": load.per_request,
+        "capacity_requests_per_second": round(capacity, 1),
+        "saturated": saturated.summary(),
+        "half": half.summary(),
+        "overload": overload.summary(),
+        "p99_overload_to_half": round(p99[1] / p99[0], 2),
+        "hanging": overload.statuses["hang"] + half.statuses["hang"] + saturated.statuses["hang"],
+        "rss_bytes": {"before": before, "after": after},
+    }
+
+
+def read_texts(path: Path, column: str) -> list[str]:
+    rows = (row for row in read_rows(path) if not isinstance(row, Reject))
+    return list(dict.fromkeys(checked_text(row.record, column, path, row.line) for row in rows))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("texts", type=Path)
+    parser.add_argument("--text-column", default="text")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each load")
+    parser.add_argument("--per-request", type=int, nargs="+", default=[1, 16], help="texts in a request")
+    parser.add_argument("--clients", type=int, default=24, help="in flight while saturated")
+    parser.add_argument("--threads", type=int, help="of the server and of jirgee bench")
+    parser.add_argument("--serve", nargs=argparse.REMAINDER, default=[], help="more arguments for jirgee serve")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    args = parser.parse_args()
+    threads = ["--threads", str(args.threads)] if args.threads else []
+    texts = read_texts(args.texts, args.text_column)
+    base = [sys.executable, "-m", "jirgee.cli"]
+    command = [*base, "bench", str(args.bundle), str(args.texts), "--text-column", args.text_column, "--json", *threads]
+
+    def bench() -> float:
+        return json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)[
+            "texts_per_second"
+        ]
+
+    loads = []
+    for per_request in args.per_request:
+        alone = [bench()]
+        server = subprocess.Popen(
+            [*base, "serve", str(args.bundle), "--port", "0", *threads, *args.serve], stderr=subprocess.PIPE, text=True
+        )
+        try:
+            assert server.stderr
+            line = server.stderr.readline()
+            if not (port := re.search(r"http://127\.0\.0\.1:(\d+)", line)):
+                sys.exit(line or "jirgee serve did not start")
+            load = Load(int(port[1]), texts, per_request)
+            result = asyncio.run(measure(load, server.pid, args.seconds, args.clients))
+            with urlopen(f"http://{HOST}:{port[1]}/metrics", timeout=10) as answer:
+                figures = dict(re.findall(r"^(jirgee_\w+) (\S+)$", answer.read().decode(), re.M))
+        finally:
+            server.terminate()
+            server.wait(90)
+        alone.append(bench())
+        mean_batch = float(figures["jirgee_batch_texts_sum"]) / float(figures["jirgee_batch_texts_count"])
+        padding = 1 - float(figures["jirgee_tokens_total"]) / float(figures["jirgee_planned_tokens_total"])
+        result |= {
+            "exit_code": server.returncode,
+            "texts_per_batch": round(mean_batch, 2),
+            "padding": round(padding, 3),
+        }
+        result |= {"bench_texts_per_second": alone}
+        for name in ("saturated", "overload"):
+            ratio = result[name]["texts_per_second"] / (sum(alone) / 2)
+            result[name]["of_bench"] = round(ratio, 3)
+        loads.append(result)
+        print(json.dumps(result, indent=1), file=sys.stderr)
+    report = {"bundle": args.bundle.name, "texts": len(texts), "machine": describe(), "loads": loads}
+    out = json.dumps(report, ensure_ascii=False, indent=1)
+    if args.json:
+        args.json.write_text(out + "\n", encoding="utf-8")
+    else:
+        print(out)
+
+
+if __name__ == "__main__":
+    main()
