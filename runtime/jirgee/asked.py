@@ -56,7 +56,7 @@ async def read_value(request: Request, name: str, limit: int) -> Any:
         raise ApiError(422, "the body is not an object")
     if name not in value:
         raise ApiError(422, "is missing", name)
-    if more := next((key for key in value if key != name), None):
+    for more in value.keys() - {name}:
         raise ApiError(422, "is not known", more[:80].encode("utf-8", "replace").decode())
     return value[name]
 

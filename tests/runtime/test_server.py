@@ -85,6 +85,7 @@ def test_any_string_is_scored(client: Client, text: str) -> None:
         (json.dumps({"texts": ["a", "b" * 201]}), 422, "texts[1]"),
         (json.dumps({"texts": ["a"] * 9}), 422, "texts"),
         ('{"texts": ["a"], "text": "b"}', 422, "text"),
+        ('{"texts": ["a"], "": "b"}', 422, ""),
         ('{"texts": ["a"], "\\ud800": "b"}', 422, "?"),
         (json.dumps({"texts": ["a" * 5000]}), 413, None),
     ],
