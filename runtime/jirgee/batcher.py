@@ -27,7 +27,7 @@ from .scorer import Scorer, Scores
 WINDOW_BUDGETS = 8  # token budgets' worth of waiting texts that are planned together
 MAX_WAITING_TEXTS = 16384  # whatever the rate: a bound on memory
 LOOP_CHARS = 20_000  # characters tokenised in the event loop (about a millisecond); more go to a thread
-AUTO_WAIT_BATCHES = 2  # where max_wait is not given: the time of so many full batches
+AUTO_WAIT_BATCHES = 0.75  # where max_wait is not given: the time of so many full batches; measured in docs/deploy.md
 MEMORY_SECONDS = 5.0  # of lane time over which the rate is averaged
 
 

@@ -34,6 +34,7 @@ __all__ = ["Settings", "create_app"]
 T = TypeVar("T")
 log = logging.getLogger("jirgee.server")
 PROBES = 64
+BATCH_TOKENS = {"cpu": 128}  # half the latency of the scorer's own budget at the same speed
 EXPLAINING = 4  # explanations that run or wait; each is some dozens of texts
 
 
@@ -51,7 +52,12 @@ class _Service:
     def __init__(self, scorer: Scorer, settings: Settings):
         self.scorer, self.settings = scorer, settings
         self.telemetry = Telemetry()
-        self.batcher = Batcher(scorer, settings.max_wait, settings.batch_tokens, self.telemetry.batch)
+        self.batcher = Batcher(
+            scorer,
+            settings.max_wait,
+            settings.batch_tokens or BATCH_TOKENS.get(scorer.device),
+            self.telemetry.batch,
+        )
         self.telemetry.watch(self.batcher)
         self.requests = RequestLog(settings.request_log, settings.log_texts)
         self.explains = find_spec("jirgee.explain") is not None

@@ -63,33 +63,33 @@ def until_closed(connection: socket.socket) -> bytes:
 
 
 @contextmanager
-def others_are_served(served: Served) -> Iterator[list[float]]:
+def others_are_served(served: Served) -> Iterator[None]:
     """Meanwhile a well-behaved client asks again and again, and must be answered every time."""
-    times: list[float] = []
+    answers = 0
     faults: list[BaseException] = []
     done = threading.Event()
 
     def ask() -> None:
+        nonlocal answers
         for _ in range(500):
-            began = time.perf_counter()
             try:
                 served.score("сайн байна уу")
             except BaseException as error:
                 faults.append(error)
                 return
-            times.append(time.perf_counter() - began)
+            answers += 1
             if done.wait(0.05):
                 return
 
     client = threading.Thread(target=ask)
     client.start()
     try:
-        yield times
+        yield
     finally:
         done.set()
         client.join(60)
     assert not faults
-    assert times
+    assert answers
 
 
 # --- the command -------------------------------------------------------------------------------------------------
@@ -345,7 +345,7 @@ def test_ten_thousand_idle_connections_harm_only_themselves(serve: Serve, tiny_b
     before = served.rss()
     idle: list[socket.socket] = []
     try:
-        with others_are_served(served) as times:
+        with others_are_served(served):
             for number in range(count):
                 connection = socket.socket()
                 connection.setblocking(False)
@@ -353,7 +353,6 @@ def test_ten_thousand_idle_connections_harm_only_themselves(serve: Serve, tiny_b
                 idle.append(connection)
                 if number % 100 == 0:
                     time.sleep(0.01)  # the listening queue of the system is not what is tested
-        assert len(times) >= 5
         descriptors = len(os.listdir(f"/proc/{served.process.pid}/fd"))
         assert descriptors < 100 + 60
         assert served.rss() - before < 64 << 20
