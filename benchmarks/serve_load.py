@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import re
 import subprocess
 import sys
@@ -135,7 +136,7 @@ class Load:
         async def client() -> None:
             while time.perf_counter() < end:
                 if not await self.one(next(numbers), time.perf_counter(), outcome):
-                    await asyncio.sleep(0.01)
+                    await asyncio.sleep(0.05)
 
         began = time.perf_counter()
         await asyncio.gather(*(client() for _ in range(clients)))
@@ -154,10 +155,30 @@ def rss(pid: int) -> int:
     return int(found[0]) * 1024
 
 
+def cpu_seconds(pid: int) -> float:
+    """Processor time of a process so far, all threads."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+SCORER_ALONE = """
+import json, sys, time
+from jirgee import Scorer
+bundle, threads, texts = json.load(sys.stdin)
+with Scorer.load(bundle, threads=threads) as scorer:
+    scorer.score(texts[:64])
+    began = time.process_time()
+    scorer.score(texts)
+    print(len(texts) / (time.process_time() - began))
+"""
+
+
 async def measure(load: Load, pid: int, seconds: float, clients: int) -> dict[str, Any]:
     """The three loads, and memory before and after the worst."""
     await load.closed_loop(clients, min(2.0, seconds))
+    cpu = cpu_seconds(pid)
     saturated = await load.closed_loop(clients, seconds)
+    cpu = cpu_seconds(pid) - cpu
     capacity = len(saturated.latencies) / saturated.seconds
     half = await load.open_loop(capacity / 2, seconds)
     before = rss(pid)
@@ -168,7 +189,7 @@ async def measure(load: Load, pid: int, seconds: float, clients: int) -> dict[st
     return {
         "texts_per_request": load.per_request,
         "capacity_requests_per_second": round(capacity, 1),
-        "saturated": saturated.summary(),
+        "saturated": saturated.summary() | {"texts_per_cpu_second": len(saturated.latencies) * load.per_request / cpu},
         "half": half.summary(),
         "overload": overload.summary(),
         "p99_overload_to_half": round(p99[1] / p99[0], 2),
@@ -189,7 +210,7 @@ def main() -> None:
     parser.add_argument("--text-column", default="text")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each load")
     parser.add_argument("--per-request", type=int, nargs="+", default=[1, 16], help="texts in a request")
-    parser.add_argument("--clients", type=int, default=24, help="in flight while saturated")
+    parser.add_argument("--clients", type=int, default=12, help="in flight while saturated")
     parser.add_argument("--threads", type=int, help="of the server and of jirgee bench")
     parser.add_argument("--serve", nargs=argparse.REMAINDER, default=[], help="more arguments for jirgee serve")
     parser.add_argument("--json", type=Path, metavar="FILE")
@@ -234,6 +255,12 @@ def main() -> None:
         for name in ("saturated", "overload"):
             ratio = result[name]["texts_per_second"] / (sum(alone) / 2)
             result[name]["of_bench"] = round(ratio, 3)
+        # Where other programs take a part of the processors, only processor time can be compared.
+        job = json.dumps([str(args.bundle), args.threads, texts])
+        scorer = subprocess.run(
+            [sys.executable, "-c", SCORER_ALONE], input=job, capture_output=True, check=True, text=True
+        )
+        result["saturated"]["cpu_of_scorer"] = result["saturated"]["texts_per_cpu_second"] / float(scorer.stdout)
         loads.append(result)
         print(json.dumps(result, indent=1), file=sys.stderr)
     report = {"bundle": args.bundle.name, "texts": len(texts), "machine": describe(), "loads": loads}

@@ -72,6 +72,15 @@ async def turns(count: int = 5) -> None:
         await asyncio.sleep(0)
 
 
+async def until(condition: Any) -> None:
+    """Wait for what a thread does."""
+    for _ in range(2000):
+        if condition():
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError("never happened")
+
+
 def labels(rows: list[dict[str, Any]]) -> str:
     return "".join(row["label"] for row in rows)
 
@@ -108,7 +117,7 @@ def test_what_queued_while_the_model_ran_makes_the_next_batch() -> None:
     async def story(batcher: Batcher) -> None:
         scorer.gate.clear()
         works = [asyncio.create_task(batcher.submit([text])) for text in ("first", "a", "b", "c", "d")]
-        await turns()
+        await until(lambda: scorer.batches)
         assert scorer.batches == [["first"]]  # at once, alone: no delay in hope of others
         assert batcher.waiting_texts == 4
         scorer.gate.set()
