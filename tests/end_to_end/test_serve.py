@@ -96,6 +96,7 @@ def others_are_served(served: Served) -> Iterator[None]:
 
 
 def test_scores_equal_those_of_the_command(serve: Serve, tiny_bundle: Path, texts: list[str]) -> None:
+    """But for the last bits that other texts in a batch change: the weights of the tiny model are large."""
     texts = [text for text in texts if "\n" not in text][:20]
     served = serve(tiny_bundle, "--max-wait", 60)
     command = [sys.executable, "-m", "jirgee.cli", "score", str(tiny_bundle), "-"]
@@ -104,13 +105,13 @@ def test_scores_equal_those_of_the_command(serve: Serve, tiny_bundle: Path, text
     results = served.score(*texts)
     assert [row["label"] for row in results] == [line["label"] for line in lines]
     got = [[row["probs"][name] for name in line["probs"]] for row, line in zip(results, lines, strict=True)]
-    np.testing.assert_allclose(got, [list(line["probs"].values()) for line in lines], atol=3e-6)
+    np.testing.assert_allclose(got, [list(line["probs"].values()) for line in lines], atol=5e-5)
     for text, line in zip(texts[:5], lines, strict=False):
         with urlopen(f"{served.url}{SEED}?text={quote(text)}", timeout=30) as answer:
             old = json.load(answer)
             assert answer.headers["access-control-allow-origin"] == "*"
         assert old["username"] == line["label"]
-        assert float(old["score"]) == pytest.approx(line["score"], abs=3e-6)
+        assert float(old["score"]) == pytest.approx(line["score"], abs=5e-5)
     assert served.stop() == 0
     assert served.errors == []
 
