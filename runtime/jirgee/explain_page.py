@@ -12,7 +12,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-PAGE = Path(__file__).parent / "page"
+PAGE = Path(__file__).parent / "web"
 SCRIPTS = ("words.js", "view.js", "heads.js", "frame.js", "shared.js")
 
 

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-FOLDER = Path(__file__).parent / "page"
+FOLDER = Path(__file__).parent / "web"
 _INLINE = {
     "script-src": re.compile(r"<script>(.*?)</script>", re.S),
     "style-src": re.compile(r"<style>(.*?)</style>", re.S),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -200,3 +201,18 @@ def test_the_server_s_document_describes_the_answer(scorer, text):
     jsonschema.validate(found | {"attention": weights}, schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(found | {"replacement": "guess"}, schema)
+
+
+def test_the_page_says_everything_in_both_languages_and_nothing_in_vain():
+    from jirgee.explain_page import PAGE
+
+    words = (PAGE / "words.js").read_text(encoding="utf-8")
+    tables = re.findall(r"^  (mn|en): \{\n(.*?)^  \},", words, re.M | re.S)
+    assert [language for language, _ in tables] == ["mn", "en"]
+    mongolian, english = (dict(re.findall(r'^    (\w+): "(.*)",$', table, re.M)) for _, table in tables)
+    assert mongolian.keys() == english.keys()
+    for key, text in mongolian.items():
+        assert set(re.findall(r"\{\w+\}", text)) == set(re.findall(r"\{\w+\}", english[key])), key
+    used = "".join(path.read_text(encoding="utf-8") for path in PAGE.iterdir() if path.name != "words.js")
+    said = set(re.findall(r'say\("(\w+)"|data-(?:say|label|hint)="(\w+)"|tell\("[\w-]+", "(\w+)"', used))
+    assert {key for found in said for key in found if key} | {"mask", "deletion"} == mongolian.keys()

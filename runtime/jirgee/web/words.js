@@ -53,8 +53,6 @@ const WORDS = {
     unreachable: "сервер хариулахгүй байна",
     busy: "Сервер завгүй байна; {seconds} секундийн дараа дахин оролдоно.",
     api: "API",
-    made: "{bundle} · {machine}",
-    noScript: "Энэ хуудсанд JavaScript хэрэгтэй.",
   },
   en: {
     title: "жиргээ — what the model makes of a text, and why",
@@ -108,8 +106,6 @@ const WORDS = {
     unreachable: "the server does not answer",
     busy: "The server is busy; trying again in {seconds} s.",
     api: "API",
-    made: "{bundle} · {machine}",
-    noScript: "This page needs JavaScript.",
   },
 };
 
