@@ -91,7 +91,7 @@ def _copy(given: Path, out: Path) -> None:
 def reference(checkpoint: Path, texts: Sequence[str]) -> np.ndarray:
     """float32 [n, k] by PyTorch in fp32, through the gate's own function."""
     from jirgee_export.graph import load_model
-    from jirgee_export.verify import reference_probs
+    from jirgee_export.reference import reference_probs
 
     return reference_probs(load_model(checkpoint), read_settings(checkpoint), checkpoint, texts)
 

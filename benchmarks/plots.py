@@ -15,6 +15,7 @@ from .results import FAMILY
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 # The pages of the project colour by the reader's setting; a picture in a document has one colour for everyone.
 COLORS = {INK: "#1a1a1a", MUTED: "#6b6b6b", GRID: "#dddddd", ACCENT: "#0a7d6c", SECOND: "#c9772b"}
@@ -27,7 +28,10 @@ def draw_plots(result: dict[str, Any], out: Path) -> list[Path]:
     summary = result["summary"]
     if not summary:
         return []
-    plots = {"throughput": (4.6, _throughput(summary)), "latency": (_height(summary), _latency(result))}
+    plots = {
+        "throughput": (max(4.2, _height(summary) - 1), _throughput(summary)),
+        "latency": (_height(summary), _latency(result)),
+    }
     if shares := {name: row["peak_share"] for name, row in summary.items() if "peak_share" in row}:
         plots["peak"] = (_height(shares), _peak(result, shares))
     return [_draw(out / f"{result['case']}-{name}.png", height, paint) for name, (height, paint) in plots.items()]
@@ -60,38 +64,52 @@ def _throughput(summary: dict[str, dict[str, Any]]) -> Callable[[Axes], None]:
         names = sorted(summary, key=lambda name: -summary[name]["unique_per_s"]["median"])
         sizes = [summary[name]["size_bytes"] / 1e6 for name in names]
         rates = [summary[name]["unique_per_s"]["median"] for name in names]
+        low, high = min(rates) / 1.3, max(rates) * 1.3
         axes.set(xscale="log", yscale="log", xlabel="on disk, MB", ylabel="unique texts per second")
+        axes.set_xlim(min(sizes) / 1.4, max(sizes) * 1.4)
+        axes.set_ylim(low, high)
         axes.scatter(sizes, rates, color=[_color(name) for name in names], s=34, zorder=3)
-        axes.set_xlim(min(sizes) / 1.5, max(sizes) * 4)
-        axes.set_ylim(min(rates) / 1.6, max(rates) * 1.6)
         axes.grid(linewidth=0.6)
         axes.set_axisbelow(True)
-        low, high = np.log(min(rates) / 1.6), np.log(max(rates) * 1.6)
-        heights = apart([(np.log(rate) - low) / (high - low) for rate in rates], 0.052)
-        for name, size, height in zip(names, sizes, heights, strict=True):
-            weight = "bold" if name.startswith(FAMILY) else "normal"
+        heights = [float(np.log(rate / low) / np.log(high / low)) for rate in rates]
+        for name, size, rate, place in zip(names, sizes, rates, apart(heights, 1 / (len(names) + 3)), strict=True):
             axes.annotate(
                 name,
-                (size, float(np.exp(low + height * (high - low)))),
-                (8, 0),
-                textcoords="offset points",
+                (size, rate),
+                (1.06, place),
+                textcoords="axes fraction",
                 va="center",
-                size=8.5,
+                size=9,
                 color=_color(name),
-                weight=weight,
+                weight="bold" if name.startswith(FAMILY) else "normal",
+                arrowprops={"arrowstyle": "-", "color": _color(name), "linewidth": 0.5, "alpha": 0.6},
+                annotation_clip=False,
             )
         for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+            _plain_log(axis)
 
     return paint
 
 
+def _plain_log(axis: Axis) -> None:
+    """Ticks at 1, 2 and 5 of every decade, written as plain numbers."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+
+
 def apart(heights: Sequence[float], least: float) -> list[float]:
-    """Falling ``heights`` moved down as little as keeps each ``least`` below the one before it: labels that do not
-    overlap."""
+    """Falling ``heights`` from 1 to 0, moved so that each is ``least`` below the one before it and none below 0 (as far
+    as there is room): places for labels that do not overlap."""
     placed: list[float] = []
     for height in heights:
         placed.append(min(height, placed[-1] - least) if placed else height)
+    floor = 0.0
+    for place in range(len(placed) - 1, -1, -1):
+        placed[place] = max(placed[place], floor)
+        floor = placed[place] + least
     return placed
 
 
@@ -112,7 +130,7 @@ def _latency(result: dict[str, Any]) -> Callable[[Axes], None]:
         axes.set_xscale("log")
         axes.set_xlabel("one text, ms: 5 to 95 %, middle half thick, median |, 99 % •")
         _names(axes, names)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+        _plain_log(axes.xaxis)
 
     return paint
 

@@ -69,7 +69,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def attempt(job: dict[str, Any]) -> dict[str, Any]:
-    """Texts a second of each setting of ``job["settings"]`` (purpose -> settings), the better of two runs."""
+    """Texts a second of each setting of ``job["settings"]`` (purpose -> settings), after a warm-up."""
     peer = Peer(job["module"], job["variant"])
     code, case = peer.code, Case(Path(job["case"]))
     texts = case.sample().unique
@@ -81,7 +81,7 @@ def attempt(job: dict[str, Any]) -> dict[str, Any]:
             if purpose == "throughput":
                 batch = texts[: max(8, round(peer.facts.share * job["texts"]))]
                 code.score(loaded, batch[:WARM_UP])
-                rate = max(len(batch) / _seconds(code, loaded, batch) for _ in range(2))
+                rate = len(batch) / _seconds(code, loaded, batch)
             else:
                 for text in texts[:5]:
                     code.score(loaded, [text])

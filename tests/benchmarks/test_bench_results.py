@@ -100,6 +100,11 @@ def test_summary(result: dict[str, Any]) -> None:
     assert "peak_share" not in result["summary"]["tfidf_floor-lr"]
 
 
+def test_ratios_are_to_the_fastest_of_ours_whatever_its_place(result: dict[str, Any]) -> None:
+    result["peers"] = dict(reversed(result["peers"].items()))
+    assert summarise(result)["ours-fp32"]["ours_over_it"]["median"] == 2.5
+
+
 def test_table_tells_who_is_best_and_who_is_absent(result: dict[str, Any]) -> None:
     text = table(result)
     rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")][1:]

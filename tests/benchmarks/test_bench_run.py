@@ -52,7 +52,9 @@ def test_labels_of_the_plot_are_kept_apart() -> None:
     heights = sorted((random.Random(0).random() for _ in range(12)), reverse=True)
     placed = apart(heights, 0.05)
     assert min(a - b for a, b in pairwise(placed)) >= 0.05 - 1e-9
+    assert min(placed) >= 0
     assert apart([0.9, 0.5], 0.05) == [0.9, 0.5], "what is apart stays"
+    assert apart([0.02, 0.01, 0.0], 0.1) == pytest.approx([0.2, 0.1, 0.0]), "from the floor up"
 
 
 @pytest.mark.parametrize("kind", ["fp32", "int8"])

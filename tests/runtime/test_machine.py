@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -117,3 +119,15 @@ def test_this_machine_is_described_in_json() -> None:
     assert set(facts) == {"cpu", "cpus", "int8_dot", "os", "arch", "python"}
     assert facts["cpus"] >= 1
     assert machine.peak_rss() > 1 << 20
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells a process of its own peak")
+def test_peak_memory_is_not_that_of_the_parent() -> None:
+    ballast = bytearray(b"\1") * (200 << 20)
+    done = subprocess.run(
+        [sys.executable, "-c", "from jirgee.machine import peak_rss; print(peak_rss())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(done.stdout) < len(ballast) < machine.peak_rss()
