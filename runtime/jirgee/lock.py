@@ -14,22 +14,22 @@ except ImportError:  # Windows: no lock
 
 
 class Lock:
-    """Held in a ``with`` block. Raises InputError, naming the process, where another one holds it."""
+    """Held in a ``with`` block. Where another process holds it, waits (``wait``) or raises InputError, naming it."""
 
-    def __init__(self, path: Path, what: Path):
-        self._path, self._what = path, what
+    def __init__(self, path: Path, what: Path, wait: bool = False):
+        self.path, self._what, self._wait = path, what, wait
         self._file = -1
 
     def __enter__(self) -> Lock:
         if fcntl is None:
             return self
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             while True:
-                self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+                self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
                 try:
-                    fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    if os.path.samestat(os.fstat(self._file), os.stat(self._path)):
+                    fcntl.flock(self._file, fcntl.LOCK_EX | (0 if self._wait else fcntl.LOCK_NB))
+                    if os.path.samestat(os.fstat(self._file), os.stat(self.path)):
                         break
                 except BlockingIOError:
                     holder = os.read(self._file, 20).decode("ascii", "replace").strip() or "?"
@@ -49,5 +49,5 @@ class Lock:
 
     def __exit__(self, *exception: object) -> None:
         if fcntl is not None:
-            self._path.unlink(missing_ok=True)
+            self.path.unlink(missing_ok=True)
             os.close(self._file)

@@ -1,6 +1,7 @@
 """Continued masked-language-model training: what is masked, what is learned, what a killed run keeps."""
 
 import json
+import shlex
 import shutil
 
 import numpy as np
@@ -247,7 +248,9 @@ def test_an_interrupted_run_is_not_lost_by_mistake(monkeypatch, capsys, tmp_path
     monkeypatch.setattr(adapting._Run, "_one_step", dying_step)
     command = [str(samples / "train.tsv"), "--base", str(original_base), *FLAGS]
     assert main(["adapt", *command, "-o", str(tmp_path / "base")]) == 130
-    assert "jirgee: interrupted; to go on: jirgee " in capsys.readouterr().err
+    line = shlex.join(["jirgee", "adapt", *command, "-o", str(tmp_path / "base"), "--resume"])
+    said = f"jirgee: interrupted; its state is in {tmp_path / 'base.work'}. To go on: {line}"
+    assert capsys.readouterr().err.splitlines()[-1] == said
     monkeypatch.undo()
     work = tmp_path / "base.work"
     assert refused(capsys, tmp_path, *command).startswith(f"{work}: holds an interrupted run; go on with --resume")

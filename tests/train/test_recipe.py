@@ -1,12 +1,15 @@
 """The recipe: TOML and flags in, one checked dataclass out."""
 
 import dataclasses
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from jirgee.errors import InputError
-from jirgee_train.recipe import TYPES, Recipe, read_recipe
+from jirgee_train.recipe import TYPES, Recipe, read_recipe, shipped
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -96,3 +99,22 @@ def test_a_value_out_of_its_range_is_refused_from_a_file(write):
     with pytest.raises(InputError) as caught:
         read_recipe(path)
     assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_the_shipped_recipes_go_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tweets").mkdir()  # somebody's data
+    assert {"hybrid", "registers", "tweets"} <= shipped().keys()
+    for name, path in shipped().items():
+        assert read_recipe(Path(name), seed=3) == read_recipe(path, seed=3)
+    assert read_recipe(Path("hybrid")).ngrams
+    with pytest.raises(InputError, match=r"no recipe 'hybird': give a TOML file or one of hybrid, registers, tweets$"):
+        read_recipe(Path("hybird"))
+
+
+def test_the_wheel_has_the_recipes(tmp_path):
+    builder = pytest.importorskip("hatchling.builders.wheel").WheelBuilder(str(ROOT))
+    (wheel,) = builder.build(directory=str(tmp_path), versions=["standard"])
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    assert {f"jirgee_train/recipes/{path.name}" for path in shipped().values()} <= names

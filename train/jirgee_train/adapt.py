@@ -13,7 +13,6 @@ import json
 import math
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -27,7 +26,7 @@ from transformers import PreTrainedModel, set_seed
 
 from jirgee.bundle import replace
 from jirgee.checkpoint import Settings, read_settings
-from jirgee.errors import InputError
+from jirgee.errors import InputError, Interrupted
 from jirgee.machine import describe
 from jirgee.tokens import Encoded, TokenizerSpec
 
@@ -38,6 +37,8 @@ from .cli_adapt import Adaptation
 from .masked import IGNORED, guesses, load_masked_lm, masked_batch, open_head
 from .model import position_limit, save_checkpoint
 from .precision import autocast
+from .resume import lock_of
+from .saving import write_errors
 
 STATE = "state.pt"
 SAVE_SECONDS = 120.0  # at most so much work is lost
@@ -89,22 +90,37 @@ def adapt(
         open_head(model, np.bincount(corpus.train.ids, minlength=corpus.vocabulary))
     model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
     run = _Run(model, corpus, choices, new_head, work, _fingerprint(texts, choices, base))
-    run.begin(resume, say)
-    with memory_advice(f"lower --batch-size (now {choices.batch_size}) or --max-tokens (now {choices.max_tokens})"):
-        run.train(say)
-    results = run.results() | {"texts": len(corpus.train), "held_out": len(corpus.held_out)}
-    results |= {"new_head": new_head, "choices": asdict(choices), "machine": describe()}
-    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        directory = staging / "base"
-        directory.mkdir()
-        save_base(model.cpu(), pooler, base, settings, directory)
-        (directory / "adapt_results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-        replace(directory, out)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    shutil.rmtree(work, ignore_errors=True)
+    finished = False
+    with lock_of(out):
+        try:
+            run.begin(resume, say)
+            advice = f"lower --batch-size (now {choices.batch_size}) or --max-tokens (now {choices.max_tokens})"
+            with write_errors(work, lambda: _remedy(work)):
+                with memory_advice(advice):
+                    run.train(say)
+                results = run.results() | {"texts": len(corpus.train), "held_out": len(corpus.held_out)}
+                results |= {"new_head": new_head, "choices": asdict(choices), "machine": describe()}
+                directory = work / "result"
+                directory.mkdir()
+                save_base(model.cpu(), pooler, base, settings, directory)
+                (directory / "adapt_results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+                replace(directory, out)
+            finished = True
+        except KeyboardInterrupt:
+            if (work / STATE).is_file():
+                raise Interrupted("--resume", work) from None
+            raise
+        finally:
+            shutil.rmtree(work / "result", ignore_errors=True)
+            if finished or not (work / STATE).is_file():
+                shutil.rmtree(work, ignore_errors=True)
     return results
+
+
+def _remedy(work: Path) -> str:
+    if (work / STATE).is_file():
+        return "make room, then go on with --resume"
+    return "make room, or write elsewhere with -o"
 
 
 def save_base(

@@ -6,11 +6,13 @@ Everything ends as a local directory of Hugging Face files, or in the layout of 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from jirgee.errors import InputError, MissingPackage
+from jirgee.lock import Lock
 
 from . import e5small
 
@@ -54,8 +56,11 @@ def resolve(base: str) -> Path:
     if base in BASES:
         out = cache_dir() / "bases" / f"{base}-{e5small.SHA256[:12]}"
         if not out.is_dir():
-            out.parent.mkdir(parents=True, exist_ok=True)
-            BASES[base].build(out)
+            with Lock(out.with_name(f".{out.name}.lock"), out, wait=True):  # of several that start at once, one builds
+                for half in out.parent.glob(f".{out.name}.*.tmp"):  # of one that was killed
+                    shutil.rmtree(half, ignore_errors=True)
+                if not out.is_dir():
+                    BASES[base].build(out)
         return out
     if base.count("/") != 1 or base.startswith((".", "/", "~")):
         raise InputError(

@@ -13,7 +13,7 @@ from jirgee.errors import optional_import
 from jirgee.metrics import figures_table
 
 from .processes import rank
-from .recipe import CHOICES, DEFAULT_BASE, TYPES, Recipe, read_recipe
+from .recipe import CHOICES, DEFAULT_BASE, TYPES, Recipe, read_recipe, shipped
 
 HELP = {
     "base": f"pre-trained encoder: a directory, a hub id (owner/name) or a name (default {DEFAULT_BASE})",
@@ -45,7 +45,12 @@ def _add_arguments(parser: ArgumentParser) -> None:
         "its bundle; of the other flags only the columns and --json count",
     )
     parser.add_argument("--json", action="store_true", help="with --evaluate: print one JSON object")
-    parser.add_argument("--recipe", type=Path, metavar="FILE", help="a recipe in TOML; flags go over it")
+    parser.add_argument(
+        "--recipe",
+        type=Path,
+        metavar="NAME|FILE",
+        help=f"a shipped recipe ({', '.join(shipped())}) or a TOML file; flags go over it",
+    )
     parser.add_argument("--text-column", default="text", metavar="NAME")
     parser.add_argument("--label-column", default="label", metavar="NAME")
     parser.add_argument(
@@ -171,6 +176,7 @@ TRAIN = Command(
     needs=("torch", "transformers", "accelerate", "safetensors", "sklearn"),
     epilog="""examples:
   jirgee train samples -o checkpoint
+  jirgee train samples -o checkpoint --recipe hybrid
   jirgee train samples -o checkpoint --resume
   jirgee train samples/dev.tsv --evaluate checkpoint
   torchrun --nproc-per-node 2 -m jirgee_train train samples -o checkpoint""",

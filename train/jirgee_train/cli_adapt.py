@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from argparse import ArgumentParser, Namespace
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jirgee.bundle import check_free
 from jirgee.command import Command
 from jirgee.errors import InputError
 
+from .choices import COMMON, Choice, add_flags, check, chosen
 from .recipe import DEFAULT_BASE
 
 
@@ -32,34 +32,17 @@ class Adaptation:
     seed: int = 42
 
     def __post_init__(self):
-        checks = {
-            "minutes": 0 <= self.minutes < float("inf"),
-            "epochs": self.epochs >= 1,
-            "batch-size": self.batch_size >= 1,
-            "learning-rate": 0 < self.learning_rate < 1,
-            "warmup": 0 <= self.warmup < 1,
-            "weight-decay": 0 <= self.weight_decay < float("inf"),
-            "share": 0 < self.share < 1,
-            "max-tokens": self.max_tokens >= 4,
-            "precision": self.precision in ("auto", "fp32", "bf16"),
-            "seed": 0 <= self.seed < 2**32,
-        }
-        if bad := [name for name, good in checks.items() if not good]:
-            raise InputError(f"--{bad[0]} {getattr(self, bad[0].replace('-', '_'))!r} is out of its range")
+        check(self, TABLE)
 
 
-HELP = {
-    "base": "pre-trained encoder: a directory, a hub id (owner/name) or a name",
-    "minutes": "stop after so long, the learning rate having fallen to zero; 0: after --epochs",
-    "epochs": "passes over the texts, if the time allows",
-    "batch_size": "texts in one batch",
-    "learning_rate": "peak learning rate of AdamW; a new head's is at least 1e-3",
-    "warmup": "share of the run over which the learning rate rises",
-    "weight_decay": "AdamW weight decay",
-    "share": "share of the tokens that is masked",
-    "max_tokens": "longest encoding; texts are cut there",
-    "precision": "auto, fp32 or bf16; auto is bf16 on CUDA, and bf16 doubles the speed of processors that have it",
-    "seed": "of the order of texts and the masks",
+TABLE = COMMON | {
+    "base": Choice("pre-trained encoder: a directory, a hub id (owner/name) or a name"),
+    "learning_rate": replace(
+        COMMON["learning_rate"], help="peak learning rate of AdamW; a new head's is at least 1e-3"
+    ),
+    "share": Choice("share of the tokens that is masked", lambda value: 0 < value < 1),
+    "max_tokens": Choice("longest encoding; texts are cut there", lambda value: value >= 4),
+    "seed": replace(COMMON["seed"], help="of the order of texts and the masks"),
 }
 
 
@@ -68,11 +51,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
         "texts", nargs="+", type=Path, help="files of texts: .txt (one a line), .tsv, .csv, .jsonl; .gz"
     )
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="BASE", help="base directory to write")
-    for name, default in vars(Adaptation()).items():
-        flag, kind = f"--{name.replace('_', '-')}", type(default)
-        parser.add_argument(
-            flag, type=kind, default=default, metavar=kind.__name__.upper(), help=f"{HELP[name]} (default {default})"
-        )
+    add_flags(parser, Adaptation(), TABLE)
     parser.add_argument("--text-column", default="text", metavar="NAME")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run (OUTPUT.work)")
     parser.add_argument("--overwrite", action="store_true", help="replace the output and an interrupted run")
@@ -80,9 +59,12 @@ def _add_arguments(parser: ArgumentParser) -> None:
 
 
 def _run(args: Namespace) -> int:
-    choices = Adaptation(**{name: getattr(args, name) for name in vars(Adaptation())})
+    from .resume import check_alone, work_of
+
+    choices = chosen(Adaptation(), args)
     check_free(args.output, args.overwrite)
-    work = args.output.with_name(args.output.name + ".work")
+    work = work_of(args.output)
+    check_alone(args.output)
     if (work / "state.pt").is_file() and not (args.resume or args.overwrite):
         raise InputError("holds an interrupted run; go on with --resume, or start again with --overwrite", work)
 
@@ -100,15 +82,7 @@ def _run(args: Namespace) -> int:
 
     say = (lambda line: None) if args.quiet else (lambda line: print(line, file=sys.stderr))
     say(describe(texts, left_out))
-    try:
-        result = adapt(texts, choices, args.output, work, args.resume, say)
-    except KeyboardInterrupt:
-        if not (work / "state.pt").is_file():
-            raise
-        words = [word for word in sys.argv[1:] if word != "--resume"]
-        line = shlex.join(["jirgee", *(words or ["adapt"]), "--resume"])
-        print(f"\njirgee: interrupted; to go on: {line}", file=sys.stderr)
-        return 130
+    result = adapt(texts, choices, args.output, work, args.resume, say)
     before, after = result["before"], result["after"]
     print(f"{'':24}{'before':>10}{'after':>10}")
     print(f"{'held-out masked-LM loss':24}{before['loss']:10.4f}{after['loss']:10.4f}")

@@ -13,6 +13,7 @@ from jirgee.checkpoint import read_labels
 from jirgee.command import Command
 from jirgee.errors import InputError
 
+from .choices import COMMON, Choice, add_flags, check, chosen, from_zero
 from .recipe import Recipe, read_recipe
 
 
@@ -38,42 +39,21 @@ class Distillation:
     seed: int = 42
 
     def __post_init__(self):
-        checks = {
-            "layers": self.layers >= 1,
-            "most": self.most >= 0,
-            "epochs": self.epochs >= 1,
-            "minutes": 0 <= self.minutes < float("inf"),
-            "temperature": 0 < self.temperature < float("inf"),
-            "hidden": 0 <= self.hidden < float("inf"),
-            "gold": 0 <= self.gold < float("inf"),
-            "batch-size": self.batch_size >= 1,
-            "learning-rate": 0 < self.learning_rate < 1,
-            "warmup": 0 <= self.warmup < 1,
-            "weight-decay": 0 <= self.weight_decay < float("inf"),
-            "precision": self.precision in ("auto", "fp32", "bf16"),
-            "seed": 0 <= self.seed < 2**32,
-        }
-        if bad := [name for name, good in checks.items() if not good]:
-            raise InputError(f"--{bad[0]} {getattr(self, bad[0].replace('-', '_'))!r} is out of its range")
+        check(self, TABLE)
 
     def to_toml(self) -> str:
         return "".join(f"{name} = {json.dumps(value)}\n" for name, value in vars(self).items())
 
 
-HELP = {
-    "layers": "of the student",
-    "most": "learn only from so many of --texts, those most like --data; 0: from all",
-    "epochs": "passes over the texts, if the time allows",
-    "minutes": "stop after so long, the learning rate having fallen to zero; 0: after --epochs",
-    "temperature": "of the soft labels: higher shows more of what the teacher thinks of the other labels",
-    "hidden": "weight of matching the teacher's hidden states",
-    "gold": "weight of the labels of --data",
-    "batch_size": "texts in one batch",
-    "learning_rate": "peak learning rate of AdamW",
-    "warmup": "share of the run over which the learning rate rises",
-    "weight_decay": "AdamW weight decay",
-    "precision": "auto, fp32 or bf16; auto is bf16 on CUDA, and bf16 doubles the speed of processors that have it",
-    "seed": "of the order of texts",
+TABLE = COMMON | {
+    "layers": Choice("of the student", lambda value: value >= 1),
+    "most": Choice("learn only from so many of --texts, those most like --data; 0: from all", from_zero),
+    "temperature": Choice(
+        "of the soft labels: higher shows more of what the teacher thinks of the other labels",
+        lambda value: 0 < value < float("inf"),
+    ),
+    "hidden": Choice("weight of matching the teacher's hidden states", from_zero),
+    "gold": Choice("weight of the labels of --data", from_zero),
 }
 
 
@@ -89,11 +69,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
         help="unlabelled: .txt (one a line), .csv, .jsonl; .gz",
     )
     parser.add_argument("--data", type=Path, metavar="DIR", help="labelled train.* and dev.*; dev chooses the epoch")
-    for name, default in vars(Distillation()).items():
-        flag, kind = f"--{name.replace('_', '-')}", type(default)
-        parser.add_argument(
-            flag, type=kind, default=default, metavar=kind.__name__.upper(), help=f"{HELP[name]} (default {default})"
-        )
+    add_flags(parser, Distillation(), TABLE)
     parser.add_argument("--text-column", default="text", metavar="NAME")
     parser.add_argument("--label-column", default="label", metavar="NAME")
     parser.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
@@ -108,7 +84,7 @@ def _split_of(teacher: Path) -> tuple[float, int]:
 
 
 def _run(args: Namespace) -> int:
-    choices = Distillation(**{name: getattr(args, name) for name in vars(Distillation())})
+    choices = chosen(Distillation(), args)
     check_free(args.output, args.overwrite)
     if not args.texts and not args.data:
         raise InputError("no texts to learn from; pass --texts FILE, --data DIR or both")

@@ -38,6 +38,7 @@ from .model import save_checkpoint
 from .precision import autocast
 from .repeats import normalise
 from .report import original_metrics, write_results
+from .saving import write_errors
 from .teacher import Teacher, make_student, matched_states, operations
 
 SAY_SECONDS = 30.0
@@ -68,8 +69,9 @@ def distill(
     teacher.model.to(device)  # type: ignore[arg-type]
     student.to(device)  # type: ignore[arg-type]
     texts, judged, gold = _divide(list(texts), data, choices.seed)
-    lessons = _Lessons(teacher, texts, data, student.config.num_hidden_layers)
-    said = teacher.mixed(predict(teacher.model, teacher.settings, directory, judged), teacher.ngram_logits(judged))
+    with memory_advice("give fewer --texts, or the most useful ones with --most"):
+        lessons = _Lessons(teacher, texts, data, student.config.num_hidden_layers)
+        said = teacher.mixed(predict(teacher.model, teacher.settings, directory, judged), teacher.ngram_logits(judged))
 
     def judge() -> tuple[np.ndarray, float]:
         logits = predict(student, teacher.settings, directory, judged)
@@ -108,13 +110,14 @@ def distill(
     settings = replace(teacher.settings, temperature=mix.temperature, ngram_weight=0.0)
     staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        checkpoint = staging / "checkpoint"
-        checkpoint.mkdir()
-        save_checkpoint(student.cpu(), directory, settings, checkpoint)
-        record = f"teacher = {json.dumps(directory.name, ensure_ascii=False)}\n{choices.to_toml()}"
-        (checkpoint / "distill.toml").write_text(record, encoding="utf-8")
-        write_results(results, checkpoint)
-        bundle.replace(checkpoint, out)
+        with write_errors(out, lambda: "make room, or write elsewhere with -o"):
+            checkpoint = staging / "checkpoint"
+            checkpoint.mkdir()
+            save_checkpoint(student.cpu(), directory, settings, checkpoint)
+            record = f"teacher = {json.dumps(directory.name, ensure_ascii=False)}\n{choices.to_toml()}"
+            (checkpoint / "distill.toml").write_text(record, encoding="utf-8")
+            write_results(results, checkpoint)
+            bundle.replace(checkpoint, out)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return results

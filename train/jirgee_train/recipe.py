@@ -71,15 +71,31 @@ TYPES: dict[str, type] = {
 }
 
 
-def read_recipe(path: Path | None, **flags: Any) -> Recipe:
-    """The recipe of a TOML file (or the defaults) with ``flags`` that are not None put over it.
+def shipped() -> dict[str, Path]:
+    """The recipes that come with jirgee, by name."""
+    return {path.stem: path for path in sorted(Path(__file__).with_name("recipes").glob("*.toml"))}
 
-    Raises InputError for an unknown key, a wrong type, or a value out of range.
+
+def _file_of(recipe: Path) -> Path:
+    if recipe.suffix or len(recipe.parts) > 1:
+        return recipe
+    names = shipped()
+    if recipe.name not in names:
+        raise InputError(f"no recipe {recipe.name!r}: give a TOML file or one of {', '.join(names)}")
+    return names[recipe.name]
+
+
+def read_recipe(path: Path | None, **flags: Any) -> Recipe:
+    """The recipe of a TOML file, or of a name of ``shipped``, or the defaults, with ``flags`` that are not None put
+    over it.
+
+    Raises InputError for an unknown name or key, a wrong type, or a value out of range.
     """
     values: dict[str, Any] = {}
     if path is not None:
         import sys
 
+        path = _file_of(path)
         tomllib = optional_import("tomllib" if sys.version_info >= (3, 11) else "tomli", "jirgee[train]", "--recipe")
         try:
             values = tomllib.loads(path.read_text(encoding="utf-8"))

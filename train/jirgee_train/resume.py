@@ -18,6 +18,7 @@ from typing import Any
 
 from jirgee.checkpoint import read_json
 from jirgee.errors import InputError
+from jirgee.lock import Lock
 
 from .data import Dataset
 from .recipe import Recipe
@@ -32,8 +33,23 @@ def work_of(out: Path) -> Path:
     return out.with_name(f"{out.name}.work")
 
 
+def lock_of(out: Path) -> Lock:
+    """What one run at a time holds that writes ``out`` and its work folder."""
+    out = Path(os.path.abspath(out))
+    return Lock(out.with_name(f".{out.name}.lock"), out)
+
+
+def check_alone(out: Path) -> None:
+    """Raise InputError if another run is at it, before this one has taken the time to read anything."""
+    lock = lock_of(out)
+    if lock.path.exists():
+        with lock:
+            pass
+
+
 def check_work(out: Path, resume: bool, overwrite: bool) -> None:
-    """Raise InputError if an interrupted run is there and neither flag says what to do with it."""
+    """Raise InputError if another run is at it, or an interrupted one is there and neither flag says what to do."""
+    check_alone(out)
     work = work_of(out)
     if not os.path.lexists(work):
         return

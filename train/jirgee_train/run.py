@@ -6,6 +6,7 @@ While it runs, everything is in the folder ``OUTPUT.work`` (see ``resume.py``), 
 from __future__ import annotations
 
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace as with_changes
 from pathlib import Path
 from typing import Any
@@ -66,10 +67,25 @@ def train(
     ``go_on``: from what an interrupted run left, if it left anything. ``save_every``: seconds. Of several processes
     only the first writes ``out`` and returns figures.
     """
+    first = processes.rank() == 0
+    with resume.lock_of(out) if first else nullcontext():
+        return _train(opened, data, recipe, out, quiet, go_on, save_every, logdir, first)
+
+
+def _train(
+    opened: tuple[Path, Settings, Any],
+    data: Dataset,
+    recipe: Recipe,
+    out: Path,
+    quiet: bool,
+    go_on: bool,
+    save_every: float,
+    logdir: Path | None,
+    first: bool,
+) -> dict[str, Any]:
     base, settings, classifier = opened
     work = resume.work_of(out)
     now = resume.facts(recipe, data, hash_model(classifier, base / settings.tokenizer.file), processes.world_size())
-    first = processes.rank() == 0
     with write_errors(work, lambda: _remedy(work)), processes.first_before_others():
         start = resume.open_work(work, now, go_on) if first else resume.latest(work)
     finished = False
