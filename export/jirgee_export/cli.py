@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import tempfile
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from itertools import islice
 from pathlib import Path
 
@@ -50,7 +50,10 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--portable", action="store_true", help="auto: only recipes that are safe on every CPU")
     parser.add_argument("--data", type=Path, metavar="DEV_FILE", help="labelled held-out rows for the gate")
     parser.add_argument(
-        "--texts", type=Path, metavar="FILE", help="texts on which batch-mates are tried (default: those of --data)"
+        "--texts",
+        type=Path,
+        metavar="FILE",
+        help="held-out texts on which batch-mates are tried and a cascade is chosen (default: those of --data)",
     )
     parser.add_argument(
         "--max-drop", type=float, default=0.5, metavar="POINTS", help="accuracy it may lose (default 0.5)"
@@ -72,6 +75,12 @@ def _add_arguments(parser: ArgumentParser) -> None:
         "random pieces, because texts may be private",
     )
     parser.add_argument("--with-attention", action="store_true", help="add what jirgee explain shows the heads by")
+    parser.add_argument(
+        "--cascade", type=Path, metavar="LARGE", help="checkpoint or bundle that answers where this one is not sure"
+    )
+    parser.add_argument(
+        "--agreement", type=share, default=0.995, metavar="SHARE", help="labels that stay LARGE's (default 0.995)"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     forms.add_arguments(parser)
@@ -80,10 +89,17 @@ def _add_arguments(parser: ArgumentParser) -> None:
 def _run(args: Namespace) -> int:
     if args.golden_from_data and not args.data:
         raise UsageError("--golden-from-data needs --data")
-    forms.check(args)
-    for path in filter(None, (args.checkpoint, args.data, args.texts)):
+    if not args.cascade:
+        forms.check(args)
+    if args.cascade and not (args.output and (args.texts or args.data)):
+        raise UsageError("--cascade needs -o and --texts (or --data)")
+    if args.cascade and forms.wanted(args):
+        raise UsageError("a cascade has no other forms")
+    for path in filter(None, (args.checkpoint, args.data, args.cascade, args.texts)):
         if not path.exists():
             raise InputError("no such file or directory", path)
+    if args.cascade:
+        return _cascade(args)
     if forms.is_bundle(args.checkpoint):
         forms.write_forms(Bundle.load(args.checkpoint), args)
         return 0
@@ -92,6 +108,39 @@ def _run(args: Namespace) -> int:
         return _export(args, args.output)
     with tempfile.TemporaryDirectory(prefix="jirgee-export-") as work:
         return _export(args, Path(work) / "bundle")
+
+
+def _cascade(args: Namespace) -> int:
+    """Two checkpoints or bundles -> one bundle that holds both."""
+    check_free(args.output, args.overwrite)
+    from .cascade import combine
+
+    source = args.texts or args.data
+    texts = _texts(source, None)
+    alone = dict.fromkeys(("cascade", *forms.FORMS))  # the parts are not wanted for themselves
+    with tempfile.TemporaryDirectory(prefix="jirgee-export-") as work:
+        bundles = []
+        for name, source in (("small", args.checkpoint), ("large", args.cascade)):
+            if not forms.is_bundle(source):
+                part = Namespace(**{**vars(args), **alone, "checkpoint": source, "output": Path(work) / name})
+                _export(part, part.output)
+                source = part.output
+            bundles.append(Bundle.load(source))
+        bundle, report = combine(*bundles, texts, args.agreement, args.output, args.overwrite)
+    print(
+        f"{args.output}: the small model answers {1 - report['deferred']:.1%} of {report['texts']} texts; labels are "
+        f"the large one's on {report['agreement_measured']:.4f} (95 % confidence: {report['at_least']:.4f} or more); "
+        f"{report['times_as_fast']:.1f} times as fast, {bundle.size / 1e6:.1f} MB"
+    )
+    return 0
+
+
+def share(text: str) -> float:
+    """A type of argparse: a number between 0 and 1."""
+    number = float(text)
+    if not 0 < number < 1:
+        raise ArgumentTypeError(f"must lie between 0 and 1, not {text}")
+    return number
 
 
 def _export(args: Namespace, output: Path) -> int:
@@ -132,10 +181,10 @@ def _export(args: Namespace, output: Path) -> int:
     return 0
 
 
-def _texts(path: Path) -> list[str]:
-    """The first texts of a file, for the trial of batch-mates. Raises InputError."""
+def _texts(path: Path, most: int | None = MOST_TEXTS) -> list[str]:
+    """The first texts of a file. Raises InputError."""
     found = []
-    for item in islice(read_rows(path), MOST_TEXTS):
+    for item in islice(read_rows(path), most):
         if not isinstance(item, Row):
             raise InputError(item.reason, path, item.line)
         found.append(checked_text(item.record, "text", path, item.line))

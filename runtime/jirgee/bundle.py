@@ -23,6 +23,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from dataclasses import replace as with_fields
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from .manifest import (
     CARD,
     FORMAT_VERSION,
     GOLDEN,
+    LARGE,
     MANIFEST,
     MANIFEST_HASH,
     MAX_MANIFEST_BYTES,
@@ -53,6 +55,7 @@ __all__ = [
     "CARD",
     "FORMAT_VERSION",
     "GOLDEN",
+    "LARGE",
     "MODEL",
     "NGRAMS",
     "REPORT",
@@ -76,6 +79,8 @@ class Bundle:
     ``tolerance``: largest change of a probability that other texts in the same batch may cause.
     ``files``: name -> (size in bytes, SHA-256). ``provenance``: where the model came from, for people.
     ``verified_on``: the machine on which export compared it with its checkpoint and scored the golden texts.
+    ``cascade``: None, or the facts of the large model that answers where this one is less sure than ``threshold``.
+    ``part``: how the names of this model's files begin; only a cascade's large model has any.
     """
 
     path: Path
@@ -92,6 +97,8 @@ class Bundle:
     files: Mapping[str, tuple[int, str]]
     provenance: Mapping[str, Any]
     verified_on: Mapping[str, Any]
+    cascade: Mapping[str, Any] | None = None
+    part: str = ""
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Bundle:
@@ -110,7 +117,7 @@ class Bundle:
                     raise BundleError(
                         f"{path}: {name} is damaged (its SHA-256 differs from the manifest's); export it again"
                     )
-            for name, beside in ((MODEL, None), (ATTENTION, MODEL)):
+            for name, beside in ((MODEL, None), (ATTENTION, MODEL), (LARGE + MODEL, None)):
                 if name in bundle.files:
                     with container.mapped(name, bundle.files[name][0]) as graph:
                         check_graph(graph, f"{path}: {name}", beside)
@@ -127,12 +134,25 @@ class Bundle:
 
     def model(self) -> Path | bytes:
         """What an onnxruntime session opens: the model's path, or its bytes where the bundle is one packed file."""
-        return self.read(MODEL) if self.path.is_file() else self.path / MODEL
+        name = self.part + MODEL
+        return self.read(name) if self.path.is_file() else self.path / name
+
+    @property
+    def ngrams_file(self) -> str:
+        return self.part + NGRAMS
+
+    @property
+    def large(self) -> Bundle | None:
+        """A cascade's large model as a bundle of its own, with the same path and files; None if this is no cascade."""
+        if not self.cascade:
+            return None
+        facts = {name: value for name, value in self.cascade.items() if name != "threshold"}
+        return with_fields(self, **facts, cascade=None, part=LARGE)
 
     @property
     def facts(self) -> dict[str, Any]:
         """Everything but path, version and files: what ``write`` takes to make this bundle once more."""
-        return {name: value for name, value in vars(self).items() if name not in ("path", "version", "files")}
+        return {name: value for name, value in vars(self).items() if name not in ("path", "version", "files", "part")}
 
     @property
     def size(self) -> int:

@@ -3,17 +3,19 @@
 The score of a text depends a little on the texts computed beside it (8-bit weights, see ``Bundle.tolerance``). A run
 that goes on after a kill gives the same bytes only if it remembers what the run before it remembered. So what is
 remembered is exactly the last entries of an append-only log: first in, first out, whatever was asked for in between.
+A ``Scorer`` that is told to remember keeps one too, for all of its callers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from threading import Lock
 
 import numpy as np
 
-from .scorer import Scorer, Scores
+from .scores import Scores
 
 CACHED_TEXTS = 1 << 17  # about 15 MB, full
 
@@ -28,7 +30,7 @@ class Remembered:
 
 
 class ScoreCache:
-    """For one caller at a time."""
+    """Safe to share between threads; only one caller at a time gets a log (``fresh``) that is in order."""
 
     def __init__(self, classes: Sequence[str], size: int = CACHED_TEXTS):
         self._classes, self._size = list(classes), size
@@ -38,6 +40,7 @@ class ScoreCache:
         self._ring = np.zeros(size, self.entry)
         self._slots: dict[bytes, int] = {}
         self._next = 0
+        self._lock = Lock()
 
     @property
     def tail(self) -> int:
@@ -52,13 +55,15 @@ class ScoreCache:
         for entry in entries[-self._size :]:
             key, slot = entry["key"].tobytes(), self._next % self._size
             if self._next >= self._size:
-                self._slots.pop(self._ring["key"][slot].tobytes(), None)
+                oldest = self._ring["key"][slot].tobytes()
+                if self._slots.get(oldest) == slot:  # unless the same text came again since
+                    del self._slots[oldest]
             self._ring[slot] = entry
             self._slots[key] = slot
             self._next += 1
 
-    def score(self, scorer: Scorer, texts: Sequence[str]) -> Remembered:
-        """Scores in order; each different text that is not remembered is computed once."""
+    def score(self, compute: Callable[[Sequence[str]], Scores], texts: Sequence[str]) -> Remembered:
+        """Scores in order; each different text that is not remembered is computed once, by ``compute``."""
         places: dict[bytes, int] = {}
         unique: list[str] = []
         row = np.empty(len(texts), np.int64)
@@ -69,19 +74,27 @@ class ScoreCache:
                 unique.append(text)
             row[index] = place
         table = np.zeros(len(unique), self.entry)
-        slots = np.fromiter((self._slots.get(key, -1) for key in places), np.int64, len(unique))
-        table[slots >= 0] = self._ring[slots[slots >= 0]]
+        with self._lock:
+            slots = np.fromiter((self._slots.get(key, -1) for key in places), np.int64, len(unique))
+            table[slots >= 0] = self._ring[slots[slots >= 0]]
         todo = np.flatnonzero(slots < 0)
-        scores = scorer.score([unique[place] for place in todo])
+        scores = compute([unique[place] for place in todo])
         fresh = np.zeros(len(todo), self.entry)
         if len(todo):
             keys = list(places)
             fresh["key"] = np.frombuffer(b"".join(keys[place] for place in todo), "V16")
             fresh["probs"], fresh["truncated"], fresh["unknown"] = scores.probs, scores.truncated, scores.unknown
             table[todo] = fresh
-            self._remember(fresh)
+            with self._lock:
+                self._remember(fresh)
         rows = table[row]
         all_scores = Scores(
-            rows["probs"], self._classes, rows["truncated"], rows["unknown"], scores.tokens, scores.planned
+            rows["probs"],
+            self._classes,
+            rows["truncated"],
+            rows["unknown"],
+            scores.tokens,
+            scores.planned,
+            scores.deferred,
         )
         return Remembered(all_scores, fresh.tobytes(), len(todo))

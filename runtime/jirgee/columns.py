@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError
-from .scorer import Scores
+from .scores import Scores
 
 _LINK = re.compile(r"(?:https?://|www\.|\bt\.co/|\bpic\.twitter\.com/)\S*", re.IGNORECASE)
 

@@ -89,7 +89,7 @@ def score_files(
 
     def compute(texts: list[str]) -> Remembered:
         clock = time.perf_counter()
-        scored = cache.score(scorer, texts)
+        scored = cache.score(scorer.score, texts)
         summary.score_seconds += time.perf_counter() - clock
         return scored
 

@@ -19,6 +19,7 @@ FORMAT, FORMAT_VERSION = "jirgee-bundle", 1
 MANIFEST, MANIFEST_HASH = "manifest.json", "manifest.sha256"
 MODEL, NGRAMS, ATTENTION, GOLDEN = "model.onnx", "ngrams.npz", "attention.onnx", "golden.json"
 REPORT, CARD = "report.json", "README.md"
+LARGE = "large-"  # how the names of a cascade's large model's files begin
 MAX_MANIFEST_BYTES = 1 << 20
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 SAFE_ON = ("any", "int8_dot")
@@ -65,6 +66,24 @@ KEYS: dict[str, Callable[[Any], object]] = {
     "verified_on": lambda value: isinstance(value, dict),
 }
 
+# Keys of the object "cascade", which only a cascade has: the same facts of its large model, and the threshold.
+CASCADE_KEYS: dict[str, Callable[[Any], object]] = {
+    **{
+        key: KEYS[key]
+        for key in (
+            "inputs",
+            "max_tokens",
+            "tokenizer",
+            "recipe",
+            "safe_on",
+            "temperature",
+            "ngram_weight",
+            "tolerance",
+        )
+    },
+    "threshold": _number(0, 1),
+}
+
 
 def parse(path: Path, raw: bytes) -> dict[str, Any]:
     """The manifest's bytes -> the fields of ``Bundle`` but ``path``. Raises BundleError naming the key at fault."""
@@ -82,7 +101,7 @@ def parse(path: Path, raw: bytes) -> dict[str, Any]:
         )
     if missing := [key for key in KEYS if key not in data]:
         raise BundleError(f"{path}: {MANIFEST} has no {missing[0]}; export it again")
-    if unknown := sorted(data.keys() - KEYS.keys() - {"format", "version"}):
+    if unknown := sorted(data.keys() - KEYS.keys() - {"format", "version", "cascade"}):
         raise BundleError(f"{path}: {MANIFEST} has a key unknown to this jirgee, {unknown[0]!r:.60}; upgrade it")
     for key, sound in KEYS.items():
         if not _holds(sound, data[key]):
@@ -93,13 +112,32 @@ def parse(path: Path, raw: bytes) -> dict[str, Any]:
     for name in (MODEL, tokenizer.file, *([NGRAMS] if data["ngram_weight"] else [])):
         if name not in files:
             raise BundleError(f"{path}: {MANIFEST} lists no {name}")
+    cascade = None
+    if "cascade" in data:
+        cascade = _cascade(path, data["cascade"], files)
     fields = {key: tuple(data[key]) if key in ("labels", "inputs") else data[key] for key in KEYS}
-    return fields | {"version": version, "tokenizer": tokenizer, "files": files}
+    return fields | {"version": version, "tokenizer": tokenizer, "files": files, "cascade": cascade}
+
+
+def _cascade(path: Path, data: Any, files: Mapping[str, Any]) -> dict[str, Any]:
+    """The checked object ``cascade``, its tokenizer read."""
+    if not isinstance(data, dict) or data.keys() != CASCADE_KEYS.keys():
+        raise BundleError(f"{path}: {MANIFEST}: cascade must be an object with the keys {', '.join(CASCADE_KEYS)}")
+    for key, sound in CASCADE_KEYS.items():
+        if not _holds(sound, data[key]):
+            raise BundleError(f"{path}: {MANIFEST} holds a value out of its range: cascade {key} {data[key]!r:.60}")
+    tokenizer = _tokenizer(path, data["tokenizer"])
+    for name in (LARGE + MODEL, tokenizer.file, *([LARGE + NGRAMS] if data["ngram_weight"] else [])):
+        if name not in files:
+            raise BundleError(f"{path}: {MANIFEST} lists no {name}")
+    return data | {"tokenizer": tokenizer, "inputs": tuple(data["inputs"])}
 
 
 def to_bytes(fields: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]]) -> bytes:
     """The manifest of a bundle with these fields (those of ``Bundle``) and files; ``parse`` says if it is sound."""
     fields = {**fields, "tokenizer": fields["tokenizer"].to_json(), "files": files}
+    if cascade := fields.pop("cascade", None):
+        fields["cascade"] = {**cascade, "tokenizer": cascade["tokenizer"].to_json()}
     data = {"format": FORMAT, "version": FORMAT_VERSION, **fields}
     return (json.dumps(data, ensure_ascii=False, indent=1) + "\n").encode()
 

@@ -79,7 +79,7 @@ class Worker:
         chunk, done = part.chunk, part.done
         try:
             self.scorer = self.scorer or self.load()
-            scored = self.cache.score(self.scorer, chunk.texts)
+            scored = self.cache.score(self.scorer.score, chunk.texts)
         except JirgeeError as error:
             return Part(part.file, error=error).pack()
         part.added = list(self.columns.cells(scored.scores, chunk.texts))

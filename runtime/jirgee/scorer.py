@@ -2,24 +2,25 @@
 
 Texts are made unique, tokenised in windows, sorted by length, cut by a token budget and run by worker threads that
 share one single-threaded onnxruntime session: the weights are in memory once, no thread waits for another inside an
-operator, and the calling thread tokenises the next window while the workers compute.
+operator, and the calling thread tokenises the next window while the workers compute. Of a cascade, the small model
+scores every text and the large one those of which the small one is not sure.
 """
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
 from typing import Any
 
 import numpy as np
 
-from .bundle import NGRAMS, Bundle
+from .bundle import Bundle
+from .cache import ScoreCache
 from .errors import BundleError, MachineError
 from .heads import Heads
 from .int8 import EXACT, probe
@@ -27,39 +28,14 @@ from .machine import cpu_count
 from .ngrams import NgramModel
 from .plan import Batch, plan
 from .providers import choose_device, open_session
+from .scores import Scores, softmax
 from .tokens import Encoded, Tokenizer, TokenizerSpec
 
 WINDOW = 2048  # unique texts tokenised and sorted together: 1 % of padding is left
+WINDOWS_AHEAD = 3  # tokenised and not yet collected: what a call of a million texts holds beside them
 TOKEN_BUDGET = {"cpu": 512, "cuda": 16384}  # tokens of one batch, padding included
 
-
-@dataclass(frozen=True)
-class Scores:
-    """``probs``: float32 [n, k], rows sum to 1. ``classes``: k names. ``truncated``: bool [n], texts cut short.
-
-    ``unknown``: float32 [n], share of a text's pieces that the tokenizer does not know. ``tokens``: what the model was
-    given for these scores, ``planned``: with padding; both 0 where every score was remembered.
-    """
-
-    probs: np.ndarray
-    classes: list[str]
-    truncated: np.ndarray
-    unknown: np.ndarray
-    tokens: int = 0
-    planned: int = 0
-
-    @property
-    def labels(self) -> list[str]:
-        """The most probable class of each text."""
-        return [self.classes[index] for index in self.probs.argmax(axis=1)] if len(self.probs) else []
-
-    @property
-    def confidence(self) -> np.ndarray:
-        """float32 [n]: the probability of ``labels``."""
-        return self.probs.max(axis=1) if len(self.probs) else np.zeros(0, np.float32)
-
-    def __len__(self) -> int:
-        return len(self.probs)
+__all__ = ["TOKEN_BUDGET", "WINDOW", "Scorer", "Scores", "softmax"]
 
 
 class Scorer:
@@ -72,9 +48,11 @@ class Scorer:
         self._inputs = _checked_inputs(bundle, self._session)
         self._ngrams = None
         if bundle.ngram_weight:
-            self._ngrams = NgramModel.from_bytes(bundle.read(NGRAMS), len(bundle.labels))
+            self._ngrams = NgramModel.from_bytes(bundle.read(bundle.ngrams_file), len(bundle.labels))
         self._workers = ThreadPoolExecutor(threads, thread_name_prefix="jirgee")
-        self._cache = _Cache(cache_texts)
+        self._cache = ScoreCache(bundle.labels, cache_texts) if cache_texts else None
+        self._large: Scorer | None = None
+        self._opening = Lock()
 
     @classmethod
     def load(
@@ -112,38 +90,62 @@ class Scorer:
         """Score ``texts`` in order. Repeated texts are computed once and get the same score."""
         if isinstance(texts, str):
             raise TypeError("score takes a list of texts, not one text: score([text])")
+        return self._compute(texts) if self._cache is None else self._cache.score(self._compute, texts).scores
+
+    def _compute(self, texts: Sequence[str]) -> Scores:
         slots: dict[str, int] = {}
         row_slot = np.fromiter((slots.setdefault(text, len(slots)) for text in texts), np.int64, count=len(texts))
         unique = list(slots)
-        probs = np.zeros((len(unique), len(self.bundle.labels)), dtype=np.float32)
-        logits = np.zeros(probs.shape)
+        logits = np.zeros((len(unique), len(self.bundle.labels)))
         truncated = np.zeros(len(unique), dtype=bool)
         unknown = np.zeros(len(unique), dtype=np.float32)
-        tokens = planned = 0
+        tokens = planned = deferred = 0
 
-        todo = self._cache.take(unique, probs, truncated, unknown)
-        pending: list[tuple[np.ndarray, Future[np.ndarray]]] = []
-        for start in range(0, len(todo), WINDOW):
-            window = todo[start : start + WINDOW]
-            window_texts = [unique[slot] for slot in window]
-            encoded = self.tokenizer.encode(window_texts)
-            truncated[window], unknown[window] = encoded.truncated, _unknown_share(encoded, self.bundle.tokenizer)
-            tokens += len(encoded.ids)
-            for batch in plan(encoded.lengths, self.token_budget):
-                planned += batch.tokens
-                pending.append((window[batch.rows], self._workers.submit(self._run, encoded, batch)))
-            if self._ngrams:
-                logits[window] = self.bundle.ngram_weight * self._ngrams.logits(window_texts)
+        pending: deque[list[tuple[np.ndarray, Future[np.ndarray]]]] = deque()
         try:
-            for window_slots, result in pending:
-                logits[window_slots] += result.result() / self.bundle.temperature
+            for start in range(0, len(unique), WINDOW):
+                window = np.arange(start, min(start + WINDOW, len(unique)))
+                window_texts = unique[start : start + WINDOW]
+                encoded = self.tokenizer.encode(window_texts)
+                truncated[window], unknown[window] = encoded.truncated, _unknown_share(encoded, self.bundle.tokenizer)
+                tokens += len(encoded.ids)
+                batches = plan(encoded.lengths, self.token_budget)
+                planned += sum(batch.tokens for batch in batches)
+                pending.append(
+                    [(window[batch.rows], self._workers.submit(self._run, encoded, batch)) for batch in batches]
+                )
+                if self._ngrams:
+                    logits[window] = self.bundle.ngram_weight * self._ngrams.logits(window_texts)
+                while len(pending) > WINDOWS_AHEAD:
+                    self._collect(pending, logits)
+            while pending:
+                self._collect(pending, logits)
         finally:
-            for _, result in pending:
-                result.cancel()
-        probs[todo] = softmax(logits[todo])
-        self._cache.put(unique, todo, probs, truncated, unknown)
+            for window_results in pending:
+                for _, result in window_results:
+                    result.cancel()
+        probs = softmax(logits)
+        if self.bundle.cascade and len(unique):
+            unsure = np.flatnonzero(probs.max(axis=1) < self.bundle.cascade["threshold"])
+            if deferred := len(unsure):
+                large = self._large_scorer().score([unique[slot] for slot in unsure])
+                probs[unsure], tokens, planned = large.probs, tokens + large.tokens, planned + large.planned
         classes = list(self.bundle.labels)
-        return Scores(probs[row_slot], classes, truncated[row_slot], unknown[row_slot], tokens, planned)
+        return Scores(probs[row_slot], classes, truncated[row_slot], unknown[row_slot], tokens, planned, deferred)
+
+    def _collect(self, pending: deque[list[tuple[np.ndarray, Future[np.ndarray]]]], logits: np.ndarray) -> None:
+        """Add the oldest window's logits when they are there."""
+        for slots, result in pending[0]:
+            logits[slots] += result.result() / self.bundle.temperature
+        pending.popleft()
+
+    def _large_scorer(self) -> Scorer:
+        """The cascade's large model, opened when the first text needs it."""
+        with self._opening:
+            if self._large is None:
+                assert self.bundle.large
+                self._large = Scorer.load(self.bundle.large, self.device, self.threads, self.token_budget)
+            return self._large
 
     @cached_property
     def heads(self) -> Heads | None:
@@ -178,53 +180,14 @@ class Scorer:
     def close(self) -> None:
         """Stop the worker threads. The scorer cannot be used afterwards."""
         self._workers.shutdown(cancel_futures=True)
+        if self._large:
+            self._large.close()
 
     def __enter__(self) -> Scorer:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-
-def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """``logits`` [n, k] -> probabilities float32 [n, k]. Raises BundleError for a NaN or an infinity."""
-    scaled = np.asarray(logits, dtype=np.float64) / temperature
-    if not np.isfinite(scaled).all():
-        raise BundleError("the model gave a logit that is not a finite number; export it again with another recipe")
-    exp = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    return (exp / exp.sum(axis=1, keepdims=True)).astype(np.float32)
-
-
-class _Cache:
-    """Scores of the texts seen most recently, at most ``size`` of them."""
-
-    def __init__(self, size: int):
-        self._size, self._lock = size, Lock()
-        self._rows: OrderedDict[str, tuple[np.ndarray, ...]] = OrderedDict()
-
-    def take(self, texts: list[str], *columns: np.ndarray) -> np.ndarray:
-        """Fill in what is known; return the int64 slots of the rest."""
-        if not self._size:
-            return np.arange(len(texts))
-        missing = []
-        with self._lock:
-            for slot, text in enumerate(texts):
-                if (row := self._rows.get(text)) is None:
-                    missing.append(slot)
-                else:
-                    for column, value in zip(columns, row, strict=True):
-                        column[slot] = value
-                    self._rows.move_to_end(text)
-        return np.array(missing, dtype=np.int64)
-
-    def put(self, texts: list[str], slots: np.ndarray, *columns: np.ndarray) -> None:
-        if not self._size:
-            return
-        with self._lock:
-            for slot in slots:
-                self._rows[texts[slot]] = tuple(column[slot].copy() for column in columns)
-            while len(self._rows) > self._size:
-                self._rows.popitem(last=False)
 
 
 def _unknown_share(encoded: Encoded, spec: TokenizerSpec) -> np.ndarray:
