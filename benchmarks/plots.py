@@ -82,7 +82,13 @@ def _throughput(summary: dict[str, dict[str, Any]]) -> Callable[[Axes], None]:
                 size=9,
                 color=_color(name),
                 weight="bold" if name.startswith(FAMILY) else "normal",
-                arrowprops={"arrowstyle": "-", "color": _color(name), "linewidth": 0.5, "alpha": 0.6},
+                arrowprops={
+                    "arrowstyle": "-",
+                    "relpos": (0, 0.5),
+                    "color": _color(name),
+                    "linewidth": 0.5,
+                    "alpha": 0.6,
+                },
                 annotation_clip=False,
             )
         for axis in (axes.xaxis, axes.yaxis):

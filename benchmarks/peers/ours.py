@@ -44,7 +44,7 @@ def prepare(case: Case, out: Path, variant: str) -> None:
 def load(case: Case, out: Path, variant: str, settings: dict[str, Any]) -> Any:
     from jirgee import Scorer
 
-    return Scorer.load(out / BUNDLE, device="cpu", **settings)
+    return Scorer.load(out / BUNDLE, device="cpu", cache_texts=0, **settings)  # remembered scores are no speed
 
 
 def score(loaded: Any, texts: list[str]) -> np.ndarray:
