@@ -1,6 +1,6 @@
 """``make bench``: every peer and every recipe on the same weights and texts, each in a fresh process, in turns.
 
-    python -m benchmarks.run [--cases NAME...] [--peers NAME...] [--texts FILE] [--rounds N] [-o DIR]
+    python -m benchmarks.run [--all] [--cases NAME...] [--peers NAME...] [--texts FILE] [--rounds N] [-o DIR]
 
 For each case: convert what each peer needs (kept for the next run), try the peers' settings, then measure in rounds;
 in every round each peer gets a process of its own, and who goes first moves on by one. Writes DIR/CASE.json, and from
@@ -21,7 +21,7 @@ from . import measure
 from .cases import SHAPES, TRAINED
 from .peers import choose
 
-DEFAULT_CASES = ("bert-base", "6x384", "4x312", "e5-small-mn")
+CASES, RECIPES = ("bert-base", "4x312"), ("int8-static", "int8", "fp32")  # without --all; what --peers names is taken
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -31,6 +31,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--checkpoint", type=Path, action="append", default=[], help="a trained one, as a case more")
     parser.add_argument("--peers", nargs="+", default=[], metavar="NAME", help="modules or rows (default: all)")
+    parser.add_argument("--all", action="store_true", help="every case and every recipe of ours (hours)")
     parser.add_argument("--texts", type=Path, default=Path("samples/tweets.csv"), help="a file that jirgee score reads")
     parser.add_argument("--tokenizer", type=Path, help="SentencePiece model (default: trained on the texts)")
     parser.add_argument("--rounds", type=int, default=3)
@@ -56,7 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise InputError(str(error)) from None
         for module, extra in (("torch", "train"), ("optimum.exporters.onnx", "export"), ("matplotlib", "report")):
             optional_import(module, f"jirgee[{extra}]", "the benchmark")
-        named = args.cases or ([] if args.checkpoint else DEFAULT_CASES)
+        if not args.peers and not args.all:
+            peers = [peer for peer in peers if peer.module != "ours" or peer.variant in RECIPES]
+        every = [name for name in (*SHAPES, *TRAINED) if name != "tiny"]
+        named = args.cases or (every if args.all else [] if args.checkpoint else CASES)
         for name, given in [(name, None) for name in named] + [(path.name, path) for path in args.checkpoint]:
             case = measure.ready_case(name, given, args)
             measure.prepare(case, peers)

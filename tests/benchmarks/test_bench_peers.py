@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from benchmarks import measure
-from benchmarks.cases import Case
+from benchmarks.cases import SHAPES, Case
 from benchmarks.peers import MODULES, Peer, all_peers, choose, load_module
+from benchmarks.run import CASES, RECIPES
 from jirgee.errors import MachineError
 
 PAIR = [Peer("ours", "int8"), Peer("ctranslate", "int8")]
@@ -36,9 +37,14 @@ def test_no_module_is_left_out() -> None:
 
 def test_ours_has_a_row_for_every_recipe() -> None:
     pytest.importorskip("onnx")
-    from jirgee_export.quantise import RECIPES
+    from jirgee_export import quantise
 
-    assert [peer.variant for peer in all_peers() if peer.module == "ours"] == list(RECIPES)
+    assert [peer.variant for peer in all_peers() if peer.module == "ours"] == list(quantise.RECIPES)
+
+
+def test_what_runs_without_all_exists() -> None:
+    assert set(CASES) <= set(SHAPES)
+    assert set(RECIPES) <= set(load_module("ours").VARIANTS)
 
 
 def test_names_are_unique_and_choosing_keeps_the_order() -> None:
