@@ -30,9 +30,23 @@ def _web(bundle: Bundle, out: Path, args: Namespace) -> str:
     return write_web(bundle, out, args.overwrite, args.onnxruntime_web)
 
 
+def _string_input(bundle: Bundle, out: Path, args: Namespace) -> str:
+    from .string_input import write_string_input
+
+    return write_string_input(bundle, out, args.overwrite)
+
+
+def _ort(bundle: Bundle, out: Path, args: Namespace) -> str:
+    from .ort_format import write_ort
+
+    return write_ort(bundle, out, args.overwrite)
+
+
 # name of the option without its dashes -> form
 FORMS = {
     "web": Form("DIR", "also a folder that scores in a browser, and in Node.js, on its own", _web),
+    "string-input": Form("FILE.onnx", "also one graph from strings to probabilities, tokenizer inside", _string_input),
+    "ort": Form("FILE.ort", "also the graph in ORT format, and the operators that it needs, for a minimal build", _ort),
 }
 
 

@@ -14,11 +14,10 @@ export class Scorer {
   readonly manifest: Record<string, unknown>;
 
   /** Open a bundle: a directory, or the address of one. Rejects if it is damaged or not understood.
-   * `threads`: inside the model; more than 1 needs Node.js or a cross-origin isolated page.
    * `onProgress`: bytes read, and how many there are (0: not known yet). */
   static load(
     place: string | URL,
-    options?: { threads?: number; onProgress?: (done: number, total: number) => void },
+    options?: { onProgress?: (done: number, total: number) => void },
   ): Promise<Scorer>;
 
   /** Score texts. Repeats are computed once.

@@ -26,10 +26,9 @@ export class Scorer {
 
   /** Open a bundle: a directory, or the address of one.
    * @param {string|URL} place
-   * @param {{threads?: number, onProgress?: (done: number, total: number) => void}} options
-   *   threads: inside the model; more than 1 needs Node.js or a cross-origin isolated page. onProgress: bytes read. */
-  static async load(place, { threads = 1, onProgress = () => {} } = {}) {
-    ort.env.wasm.numThreads = threads;
+   * @param {{onProgress?: (done: number, total: number) => void}} options onProgress: bytes read. */
+  static async load(place, { onProgress = () => {} } = {}) {
+    ort.env.wasm.numThreads = 1; // more need a page with special headers; a scorer a worker needs none
     ort.env.logLevel = "error";
     ort.env.wasm.wasmBinary ??= await wasm((done) => onProgress(done, 0));
     const { manifest, files } = await readBundle(place, onProgress);

@@ -10,7 +10,7 @@ const percent = (share) => `${(100 * share).toFixed(1)} %`;
 
 const pool = new Pool();
 let manifest = null, scored = null, asked = 0;
-let language = localStorage.getItem("language") ?? (navigator.language.startsWith("mn") ? "mn" : "en");
+let language = localStorage.getItem("language") ?? (navigator.languages.some((name) => name.startsWith("mn")) ? "mn" : "en");
 let words = WORDS[language];
 
 // --- language ---------------------------------------------------------------------------------------------------
@@ -30,7 +30,7 @@ at("language").onclick = () => {
   translate();
 };
 
-async function showFacts() {
+function showFacts() {
   if (!manifest) return;
   const size = Object.values(manifest.files).reduce((sum, file) => sum + file.size, 0);
   const facts = [manifest.recipe, `${(size / 1e6).toFixed(1)} MB`];
@@ -78,7 +78,7 @@ at("text").oninput = () => {
 at("score").onclick = async () => {
   const texts = at("lines").value.split(/\r?\n/).filter((line) => line.trim());
   if (!texts.length) return;
-  scored = { texts, probs: new Array(texts.length), done: 0 };
+  scored = { texts, probs: new Array(texts.length), done: 0, rate: 0 };
   for (const id of ["download", "table"]) at(id).hidden = true;
   at("shares").replaceChildren();
   at("more").textContent = "";
@@ -87,16 +87,13 @@ at("score").onclick = async () => {
   at("batch-bar").value = 0;
   at("speed").textContent = words.starting;
   let began = null;
-  const progress = () => {
-    const seconds = (performance.now() - began) / 1000;
-    at("batch-bar").value = scored.done / texts.length;
-    at("speed").textContent = words.speed(scored.done, (scored.done / seconds).toFixed(scored.done / seconds < 10 ? 1 : 0));
-  };
   try {
     await pool.scoreMany(texts, (rows, probs) => {
       rows.forEach((row, i) => (scored.probs[row] = probs[i]));
       scored.done += rows.length;
-      progress();
+      scored.rate = (1000 * scored.done) / (performance.now() - began);
+      at("batch-bar").value = scored.done / texts.length;
+      showSpeed();
     }, () => (began = performance.now()));
     showTable();
   } catch (error) {
@@ -110,6 +107,10 @@ at("stop").onclick = () => pool.stop();
 
 const bestOf = (probs) => probs.indexOf(Math.max(...probs));
 
+function showSpeed() {
+  at("speed").textContent = words.speed(scored.done, scored.rate.toFixed(scored.rate < 10 ? 1 : 0));
+}
+
 function showTable() {
   const rows = scored.texts.flatMap((text, row) => (scored.probs[row] ? [[text, Array.from(scored.probs[row])]] : []));
   if (!rows.length) return;
@@ -117,14 +118,17 @@ function showTable() {
   for (const [, probs] of rows) counts[bestOf(probs)]++;
   bars(counts.map((count) => count / rows.length), at("shares"));
   const head = make("tr", "");
-  head.append(...[words.text, words.label, words.sure].map((word) => make("th", word)));
+  head.append(...[words.text, words.label].map((word) => make("th", word)));
   at("table").tHead.replaceChildren(head);
   at("table").tBodies[0].replaceChildren(...rows.slice(0, SHOWN).map(([text, probs]) => {
     const line = make("tr", ""), best = bestOf(probs);
-    line.append(make("td", text), make("td", manifest.labels[best]), make("td", percent(probs[best])));
+    const label = make("td", manifest.labels[best]);
+    label.append(make("small", percent(probs[best])));
+    line.append(make("td", text), label);
     return line;
   }));
   at("table").hidden = false;
+  showSpeed();
   at("more").textContent = rows.length > SHOWN ? words.more(SHOWN, rows.length) : "";
   URL.revokeObjectURL(at("download").href);
   at("download").href = URL.createObjectURL(new Blob([csv(rows)], { type: "text/csv" }));

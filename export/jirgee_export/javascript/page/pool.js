@@ -1,6 +1,6 @@
 /** One worker for single texts, and more beside it while many are scored.
  *
- * A page that is cross-origin isolated has threads inside one model; any other page gets one model a worker.
+ * A model a worker: threads inside one model would need headers that a plain file server does not send.
  */
 
 const CORES = navigator.hardwareConcurrency || 2;
@@ -15,11 +15,11 @@ export class Pool {
 
   /** Start the first worker. @returns {Promise<object>} the bundle's manifest. */
   async start(onProgress) {
-    this._first = await this._open(self.crossOriginIsolated ? HANDS : 1, onProgress);
+    this._first = await this._open(onProgress);
     return this._first.manifest;
   }
 
-  async _open(threads, onProgress = () => {}) {
+  async _open(onProgress) {
     const worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
     const manifest = await new Promise((resolve, reject) => {
       worker.onerror = (event) => reject(new Error(event.message || "worker.js"));
@@ -28,7 +28,7 @@ export class Pool {
         else if (data.type === "ready") resolve(data.manifest);
         else if (data.type === "error") reject(new Error(data.message));
       };
-      worker.postMessage({ type: "load", threads });
+      worker.postMessage({ type: "load" });
     });
     worker.onmessage = ({ data }) => {
       const job = this._jobs.get(data.id);
@@ -49,8 +49,8 @@ export class Pool {
   /** Score many texts with every worker that can be had; `onStart()` is called when all of them are ready,
    * `onBatch(rows, probs)` as results come. */
   async scoreMany(texts, onBatch, onStart) {
-    const wanted = self.crossOriginIsolated || texts.length < 64 ? 1 : HANDS;
-    const more = await Promise.allSettled(Array.from({ length: wanted - 1 }, () => this._open(1)));
+    const wanted = texts.length < 64 ? 1 : HANDS;
+    const more = await Promise.allSettled(Array.from({ length: wanted - 1 }, () => this._open(() => {})));
     const extra = more.filter((found) => found.status === "fulfilled").map((found) => found.value.worker);
     this._busy = [this._first.worker, ...extra];
     onStart();

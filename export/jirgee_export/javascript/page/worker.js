@@ -12,9 +12,9 @@ const breath = () => new Promise((resume) => {
 });
 
 const jobs = {
-  async load({ threads }) {
+  async load() {
     const onProgress = (done, total) => postMessage({ type: "progress", done, total });
-    scorer = await Scorer.load(new URL("model/", import.meta.url), { threads, onProgress });
+    scorer = await Scorer.load(new URL("model/", import.meta.url), { onProgress });
     await scorer.score(["warm"]); // the first run allocates
     postMessage({ type: "ready", manifest: scorer.manifest });
   },
