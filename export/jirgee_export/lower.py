@@ -202,12 +202,14 @@ class _Graph:
     # --- layer normalisation ---------------------------------------------------------------------------------------
 
     def replace_norms(self) -> None:
-        """SkipLayerNormalization -> Add, InstanceNormalization over each token, Mul; its beta goes where it is read."""
+        """(Skip)LayerNormalization -> InstanceNormalization over each token, Mul; its beta goes where it is read."""
         one = self.store("norm_one", np.ones(1, np.float32))
         zero = self.store("norm_zero", np.zeros(1, np.float32))
-        for node in self.of("SkipLayerNormalization"):
-            gamma, beta = node.input[2], node.input[3] if len(node.input) > 3 else ""
-            if any(node.output[1:]) or {gamma, beta} - self.tables.keys():
+        for node in self.of("SkipLayerNormalization", "LayerNormalization"):
+            skips = node.op_type == "SkipLayerNormalization"
+            gamma, beta = [*node.input[2 if skips else 1 :], ""][:2]
+            axis = next((a.i for a in node.attribute if a.name == "axis"), -1)
+            if any(node.output[1:]) or {gamma, beta} - self.tables.keys() or axis != -1:
                 continue
             width = len(self.array(gamma))
             rows = self.store(f"{node.name}_rows", np.array([-1, 1, width], np.int64))
@@ -217,11 +219,14 @@ class _Graph:
             shape = f"{prefix}_shape"
             self.drop(node)
             added = node.input[0]
-            if len(node.input) > 4 and node.input[4]:  # no product could take it
+            if skips and len(node.input) > 4 and node.input[4]:  # no product could take it
                 added = f"{prefix}_biased"
                 self.nodes.append(helper.make_node("Add", [node.input[0], node.input[4]], [added], added))
+            if skips:
+                self.nodes.append(helper.make_node("Add", [added, node.input[1]], [summed], f"{prefix}_add"))
+            else:
+                summed = added
             self.nodes += [
-                helper.make_node("Add", [added, node.input[1]], [summed], f"{prefix}_add"),
                 helper.make_node("Shape", [summed], [shape], shape),
                 helper.make_node("Reshape", [summed, rows], [tokens], tokens),
                 helper.make_node("InstanceNormalization", [tokens, one, zero], [normal], normal, epsilon=epsilon),

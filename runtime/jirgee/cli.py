@@ -29,6 +29,7 @@ from .errors import Interrupted, JirgeeError
 from .labelled import read_labelled
 from .metrics import figures_table
 from .scorer import Scorer
+from .tune import TUNE
 
 # --- eval --------------------------------------------------------------------------------------------------------
 
@@ -100,6 +101,7 @@ def _info(args: Namespace) -> int:
 
 COMMANDS = {
     "score": SCORE,
+    "tune": TUNE,
     "eval": Command(
         "measure a bundle on labelled rows",
         _eval_arguments,

@@ -13,6 +13,7 @@ import warnings
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import cached_property
 from threading import Lock
 from typing import Any
@@ -24,7 +25,7 @@ from .cache import ScoreCache
 from .errors import BundleError, MachineError
 from .heads import Heads
 from .int8 import EXACT, probe
-from .machine import cpu_count
+from .layout import TOKEN_BUDGET, Layout, default, remembered
 from .ngrams import NgramModel
 from .plan import Batch, plan
 from .providers import choose_device, open_session
@@ -33,7 +34,6 @@ from .tokens import Encoded, Tokenizer, TokenizerSpec
 
 WINDOW = 2048  # unique texts tokenised and sorted together: 1 % of padding is left
 WINDOWS_AHEAD = 3  # tokenised and not yet collected: what a call of a million texts holds beside them
-TOKEN_BUDGET = {"cpu": 512, "cuda": 16384}  # tokens of one batch, padding included
 
 __all__ = ["TOKEN_BUDGET", "WINDOW", "Scorer", "Scores", "softmax"]
 
@@ -41,15 +41,16 @@ __all__ = ["TOKEN_BUDGET", "WINDOW", "Scorer", "Scores", "softmax"]
 class Scorer:
     """Scores texts with one bundle on one device. Safe to share between threads; holds no global state."""
 
-    def __init__(self, bundle: Bundle, device: str, threads: int, token_budget: int, cache_texts: int):
-        self.bundle, self.device, self.threads, self.token_budget = bundle, device, threads, token_budget
+    def __init__(self, bundle: Bundle, device: str, layout: Layout, cache_texts: int):
+        self.bundle, self.device, self.layout = bundle, device, layout
+        self.threads, self.token_budget = layout.workers, layout.token_budget
         self.tokenizer = Tokenizer(bundle.tokenizer, bundle.read(bundle.tokenizer.file), bundle.max_tokens)
-        self._session = open_session(_for_session(bundle.model()), device, intra_threads=1)
+        self._session = open_session(_for_session(bundle.model()), device, intra_threads=layout.inner)
         self._inputs = _checked_inputs(bundle, self._session)
         self._ngrams = None
         if bundle.ngram_weight:
             self._ngrams = NgramModel.from_bytes(bundle.read(bundle.ngrams_file), len(bundle.labels))
-        self._workers = ThreadPoolExecutor(threads, thread_name_prefix="jirgee")
+        self._workers = ThreadPoolExecutor(layout.workers, thread_name_prefix="jirgee")
         self._cache = ScoreCache(bundle.labels, cache_texts) if cache_texts else None
         self._large: Scorer | None = None
         self._opening = Lock()
@@ -62,11 +63,13 @@ class Scorer:
         threads: int | None = None,
         token_budget: int | None = None,
         cache_texts: int = 0,
+        layout: Layout | None = None,
     ) -> Scorer:
         """Open a bundle for scoring.
 
         ``device``: ``cpu``, ``cuda`` (an error where it cannot be used) or ``auto``. ``threads``: worker threads, by
         default as many as the affinity mask and the container's quota allow. ``token_budget``: tokens in one batch.
+        ``layout``: both at once and more; by default what ``jirgee tune`` found, where neither of the two is given.
         ``cache_texts``: how many distinct texts' scores to remember between calls, 0 for none.
         Raises BundleError for a bad bundle, MachineError for a device that is not there, MissingPackage without
         onnxruntime.
@@ -83,8 +86,13 @@ class Scorer:
                 RuntimeWarning,
                 stacklevel=2,
             )
-        workers = threads or (cpu_count() if device == "cpu" else 1)
-        return cls(bundle, device, workers, token_budget or TOKEN_BUDGET[device], cache_texts)
+        if layout is None and threads is None and token_budget is None and device == "cpu":
+            layout = remembered(bundle)
+        if layout is None:
+            layout = default(device, threads)
+        if token_budget:
+            layout = replace(layout, token_budget=token_budget)
+        return cls(bundle, device, layout, cache_texts)
 
     def score(self, texts: Sequence[str]) -> Scores:
         """Score ``texts`` in order. Repeated texts are computed once and get the same score."""
@@ -144,7 +152,7 @@ class Scorer:
         with self._opening:
             if self._large is None:
                 assert self.bundle.large
-                self._large = Scorer.load(self.bundle.large, self.device, self.threads, self.token_budget)
+                self._large = Scorer.load(self.bundle.large, self.device, layout=self.layout)
             return self._large
 
     @cached_property

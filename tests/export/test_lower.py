@@ -56,11 +56,13 @@ def test_the_float_graph_stays_the_same_function(lively, source, rows, width):
 
 
 @pytest.mark.parametrize("recipe", [name for name in RECIPES if RECIPES[name].lowered and name != "fp32"])
-@pytest.mark.parametrize(("rows", "width"), BATCHES)
-def test_eight_bits_lose_no_more_than_before(lively, source, recipe, rows, width):
+def test_eight_bits_lose_no_more_than_before(lively, source, recipe):
     stored = RECIPES[recipe].apply(source)
-    before, after = change(stored, lively, rows, width), change(lower(stored), lively, rows, width)
-    assert after < 1.5 * before + 0.005, "the steps of the activations lie elsewhere, their size is the same"
+    lowered = lower(stored)
+    ids, mask = random_batch(400, 17)
+    exact, before, after = (run_graph(model, ids, mask) for model in (lively, stored, lowered))
+    lost, loses = np.abs(before - exact).mean(), np.abs(after - exact).mean()
+    assert 0 < loses < 1.25 * lost + 0.001, "the steps of the activations lie elsewhere, their size is the same"
 
 
 def test_what_was_slow_is_gone(source):
