@@ -1,8 +1,8 @@
 """Requests -> batches, without waiting for more: what has queued while the model ran makes the next batch.
 
 A lane is a thread that scores one batch at a time; there are as many as the scorer has workers. Whenever a lane is
-free, the waiting texts are planned by length and the batch that holds the oldest of them runs. Requests take turns, a
-token budget each (deficit round robin, Shreedhar and Varghese 1995), so that a long one does not hold up short ones.
+free, a token budget of waiting texts runs, which the scorer sorts by length and plans. Requests take turns, a budget
+each (deficit round robin, Shreedhar and Varghese 1995), so that a long one does not hold up short ones.
 A request is admitted only if those ahead of it can be served within ``max_wait`` at the measured rate; one that was
 admitted ends with a result or an error, whatever happens to its neighbours. Knows nothing of HTTP.
 """
@@ -18,16 +18,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import numpy as np
-
 from .columns import note
-from .plan import plan
 from .scorer import Scorer, Scores
 
-WINDOW_BUDGETS = 8  # token budgets' worth of waiting texts that are planned together
 MAX_WAITING_TEXTS = 16384  # whatever the rate: a bound on memory
 LOOP_CHARS = 20_000  # characters tokenised in the event loop (about a millisecond); more go to a thread
-AUTO_WAIT_BATCHES = 0.75  # where max_wait is not given: the time of so many full batches; measured in docs/deploy.md
+# Where max_wait is not given: the time of so many full batches, more while the lanes are not always busy. A burst is
+# then served, and under a load that stays, whoever is admitted is served at once (docs/deploy.md has what came of it).
+BURST_BATCHES, STEADY_BATCHES = 1.5, 0.25
+FULL_LOAD, LOAD_BATCHES = 0.9, 8  # share of busy lanes that counts as always, averaged over so many batches' time
 MEMORY_SECONDS = 5.0  # of lane time over which the rate is averaged
 
 
@@ -104,6 +103,7 @@ class Batcher:
         self._pool = ThreadPoolExecutor(self.lanes + 1, thread_name_prefix="jirgee-lane")
         self._queue: deque[_Request] = deque()
         self._seconds, self._tokens = 0.0, 0.0
+        self.load, self._load_since = 0.0, time.perf_counter()
         self._closed = False
         self._idle: asyncio.Event | None = None
         self.waiting_texts = self.waiting_tokens = 0
@@ -128,7 +128,19 @@ class Batcher:
     @property
     def max_wait(self) -> float:
         """Seconds."""
-        return AUTO_WAIT_BATCHES * self.lanes * self.budget / self.rate if self._max_wait is None else self._max_wait
+        if self._max_wait is not None:
+            return self._max_wait
+        self._note_load()
+        batches = STEADY_BATCHES if self.load > FULL_LOAD else BURST_BATCHES
+        return batches * self.lanes * self.budget / self.rate
+
+    def _note_load(self) -> None:
+        """Bring ``load``, the averaged share of busy lanes, up to now; to be called before that share changes."""
+        now = time.perf_counter()
+        span = LOAD_BATCHES * self.lanes * self.budget / self.rate
+        keep = math.exp(-(now - self._load_since) / span) if span else 0.0
+        self.load = keep * self.load + (1 - keep) * (1 - self._free / self.lanes)
+        self._load_since = now
 
     @property
     def wait(self) -> float:
@@ -188,6 +200,7 @@ class Batcher:
         """Give every free lane a batch."""
         while self._free and self._queue:
             items = self._next_batch()
+            self._note_load()
             self._free -= 1
             assert self._idle is not None
             self._idle.clear()
@@ -196,26 +209,21 @@ class Batcher:
             task.add_done_callback(lambda done, items=items, began=began: self._finished(done, items, began))
 
     def _next_batch(self) -> list[tuple[_Request, int]]:
-        """Plan the front of the queue; take the batch with the text whose turn it is out of the queue."""
-        window: list[tuple[_Request, int]] = []
-        tokens, limit = 0, WINDOW_BUDGETS * self.budget
+        """Take texts out of the queue, in turn, until a token budget is full: less than one text more than it."""
+        # A short queue is shared out among the free lanes: two half batches end sooner than a whole one.
+        share = min(self.budget, math.ceil(self.waiting_tokens / self._free))
+        items: list[tuple[_Request, int]] = []
+        tokens = 0
         for request in self._queue:
             turn = request.given
             for index in request.waiting:
-                window.append((request, index))
+                if tokens >= share or turn >= self.budget:
+                    break
+                items.append((request, index))
                 tokens += request.lengths[index]
                 turn += request.lengths[index]
-                if turn >= self.budget or tokens >= limit:
-                    break
-            if tokens >= limit:
+            if tokens >= share:
                 break
-        lengths = np.array([request.lengths[index] for request, index in window])
-        # A short queue is shared out among the free lanes: two half batches end sooner than a whole one.
-        share = self.budget
-        if self._free > 1:
-            share = min(share, max(int(lengths[0]), math.ceil(self.waiting_tokens / self._free)))
-        batch = next(batch for batch in plan(lengths, share) if 0 in batch.rows)
-        items = [window[row] for row in batch.rows]
         for request, index in items:
             del request.waiting[index]
             request.tokens -= request.lengths[index]
@@ -243,6 +251,7 @@ class Batcher:
         return [rows[0] for rows, _, _ in apart], sum(part[1] for part in apart), sum(part[2] for part in apart)
 
     def _finished(self, done: asyncio.Future[Any], items: list[tuple[_Request, int]], began: float) -> None:
+        self._note_load()
         self._free += 1
         seconds = time.perf_counter() - began
         try:

@@ -48,7 +48,7 @@ def _serve_arguments(parser: ArgumentParser) -> None:
         "--max-wait",
         type=_some_seconds,
         metavar="SECONDS",
-        help="refuse a request (429) when the work ahead of it takes longer (default: the time of a batch)",
+        help="refuse a request (429) when the work ahead of it takes longer (default: about the time of a batch)",
     )
     add("--batch-tokens", type=positive, metavar="N", help="tokens of one batch (default: 128 on a CPU)")
     add("--max-texts", type=positive, default=256, metavar="N", help="texts in a request (default 256)")

@@ -127,7 +127,7 @@ def test_what_queued_while_the_model_ran_makes_the_next_batch() -> None:
     assert scorer.batches == [["first"], ["a", "b", "c", "d"]]
 
 
-def test_batches_keep_the_budget_and_group_lengths_and_the_oldest_always_runs() -> None:
+def test_batches_are_full_and_the_oldest_always_runs() -> None:
     scorer = FakeScorer(budget=8)
 
     async def story(batcher: Batcher) -> None:
@@ -139,7 +139,7 @@ def test_batches_keep_the_budget_and_group_lengths_and_the_oldest_always_runs() 
         await asyncio.gather(*works)
 
     run(scorer, story, max_wait=60)
-    assert scorer.batches == [["x"], ["long-one"], ["a", "b", "c"], ["long-two"]]
+    assert scorer.batches == [["x"], ["long-one"], ["a", "b", "long-two"], ["c"]]
 
 
 def test_a_long_request_does_not_hold_up_a_short_one() -> None:
@@ -244,6 +244,23 @@ def test_a_request_is_refused_when_those_ahead_of_it_take_too_long() -> None:
         assert labels(await batcher.submit(["y"])) == "y"
 
     run(scorer, story, max_wait=2.5)
+
+
+def test_a_burst_is_admitted_and_a_load_that_stays_is_not() -> None:
+    scorer = FakeScorer(budget=4)
+
+    async def story(batcher: Batcher) -> tuple[float, float]:
+        batcher._seconds, batcher._tokens = 1.0, 400.0  # a batch is a hundredth of a second
+        calm = batcher.max_wait
+        scorer.gate.clear()
+        work = asyncio.create_task(batcher.submit(["four"]))
+        await asyncio.sleep(0.5)  # the only lane is busy all the time
+        busy = batcher.max_wait
+        scorer.gate.set()
+        await work
+        return calm, busy
+
+    assert run(scorer, story) == pytest.approx((0.015, 0.0025))
 
 
 def test_the_rate_is_learnt_from_what_ran() -> None:
