@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -26,27 +24,18 @@ from jirgee.scorer import Scorer
 pytest.importorskip("selenium", reason="the browser's driver is not installed: pip install selenium")
 pytest.importorskip("uvicorn", reason="the server is not installed: pip install 'jirgee[serve]'")
 pytest.importorskip("optimum.exporters.onnx")
-from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import Select, WebDriverWait
+from selenium.webdriver.support.ui import Select
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-CHROMEDRIVER = shutil.which("chromedriver")
+from .browser import CHROMEDRIVER, CHROMIUM, CONTRAST, CUT_OFF, SMALL, Page, start
+
 pytestmark = pytest.mark.skipif(
     not (CHROMIUM and CHROMEDRIVER), reason="no browser: install chromium and chromedriver (chromium-driver in Debian)"
 )
 
 TEXT = "Гэрээсээ 8 цагт гараад 😀 буудал дээрээ ирлээ <b>& сайн</b>"
-FLAGS = (
-    "--headless=new",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-)
 
 
 @pytest.fixture(scope="module")
@@ -87,68 +76,9 @@ def address(serve) -> str:
 
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory) -> Iterator[Any]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM or ""
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}", "--window-size=1280,900"):
-        options.add_argument(flag)
-    if os.geteuid() == 0:
-        options.add_argument("--no-sandbox")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(CHROMEDRIVER))
+    driver = start(tmp_path_factory.mktemp("profile"))
     yield driver
     driver.quit()
-
-
-class Page:
-    """The browser on one page, with what a test wants to say about it in a word."""
-
-    def __init__(self, driver: Any, address: str):
-        self.driver, self.address, self.expected_errors = driver, address, ""
-        driver.get_log("browser"), driver.get_log("performance")
-        driver.get(address)
-        driver.execute_script("localStorage.clear(); sessionStorage.clear()")
-        driver.get(address)
-
-    def one(self, selector: str) -> Any:
-        return WebDriverWait(self.driver, 60).until(lambda d: d.find_element(By.CSS_SELECTOR, selector))
-
-    def all(self, selector: str) -> list[Any]:
-        return self.driver.find_elements(By.CSS_SELECTOR, selector)
-
-    def script(self, code: str, *values: Any) -> Any:
-        return self.driver.execute_script(code, *values)
-
-    def until(self, condition: Callable[[], Any]) -> Any:
-        return WebDriverWait(self.driver, 60).until(lambda _: condition())
-
-    def explain(self, text: str = TEXT) -> None:
-        """Pasted, because a driver cannot type what lies beyond the first 65,536 characters of Unicode."""
-        field = self.one("#text")
-        self.script("arguments[0].value = arguments[1]", field, text)
-        field.send_keys(Keys.CONTROL, Keys.ENTER)
-        self.one(".piece")
-
-    def hover(self, element: Any) -> None:
-        self.script("arguments[0].scrollIntoView({block: 'center'})", element)
-        ActionChains(self.driver).move_to_element(element).perform()
-
-    def size(self, width: int, height: int = 800) -> None:
-        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
-        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-
-    def prefer(self, theme: str) -> None:
-        features = [{"name": "prefers-color-scheme", "value": theme}]
-        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-
-    def errors(self) -> list[str]:
-        found = [e["message"] for e in self.driver.get_log("browser") if e["level"] in ("SEVERE", "WARNING")]
-        return [line for line in found if not self.expected_errors or self.expected_errors not in line]
-
-    def hosts(self) -> set[str]:
-        """Hosts that were asked for anything, by Chromium's own network log."""
-        events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
-        urls = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
-        return {urlsplit(url).netloc for url in urls if not url.startswith(("data:", "blob:", "chrome"))}
 
 
 @pytest.fixture
@@ -166,7 +96,7 @@ def expected(bundle) -> Iterator[Any]:
 
 
 def test_a_typed_text_gets_its_label_bars_and_tinted_pieces(page, expected):
-    page.explain()
+    page.explain(TEXT)
     found = explain(expected, TEXT)
     assert page.one(".verdict strong").text == found["label"]
     shown = {bar.find_element(By.CSS_SELECTOR, ".name").text: bar for bar in page.all(".bar")}
@@ -193,7 +123,7 @@ def _fill(bar: Any) -> float:
 
 
 def test_another_label_turns_the_tints_round(page):
-    page.explain()
+    page.explain(TEXT)
     before = [piece.get_attribute("class") for piece in page.all(".piece")]
     page.one("input[name=class]:not(:checked)").send_keys(Keys.SPACE)
     after = page.until(lambda: (now := [p.get_attribute("class") for p in page.all(".piece")]) != before and now)
@@ -203,7 +133,7 @@ def test_another_label_turns_the_tints_round(page):
 
 
 def test_the_attention_view_says_where_a_piece_looks(page, expected):
-    page.explain()
+    page.explain(TEXT)
     found = explain(expected, TEXT)["attention"]
     count = found["before"] + len(explain(expected, TEXT)["tokens"]) + found["after"]
     heads = np.frombuffer(b64decode(found["weights"]), np.uint8).reshape(2, 2, count, count)
@@ -226,7 +156,7 @@ def test_the_attention_view_says_where_a_piece_looks(page, expected):
 
 
 def test_the_keyboard_reaches_everything(page):
-    page.explain()
+    page.explain(TEXT)
     page.script("document.querySelector('.mark').focus()")
     visited = []
     for _ in range(40):
@@ -254,36 +184,13 @@ def test_the_keyboard_reaches_everything(page):
 
 
 def test_every_control_and_piece_has_a_name_for_screen_readers(page):
-    page.explain()
+    page.explain(TEXT)
     nodes = page.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
     roles = {"button", "link", "textbox", "radio", "combobox", "option", "gridcell", "listbox", "grid", "radiogroup"}
     named = [(n["role"]["value"], n.get("name", {}).get("value", "")) for n in nodes if not n.get("ignored")]
     controls = [(role, name) for role, name in named if role in roles]
     assert {"button", "textbox", "radio", "option", "gridcell", "listbox", "grid"} <= {role for role, _ in controls}
     assert not [role for role, name in controls if not name.strip()]
-
-
-CUT_OFF = """return [...document.querySelectorAll('main *')]
-  .filter((node) => node.getBoundingClientRect().right > innerWidth + 1).map((node) => node.className);"""
-SMALL = """return [...document.querySelectorAll('button, .button')]
-  .filter((node) => node.checkVisibility() && node.offsetHeight < 24).map((node) => node.className || node.id);"""
-# The ratio of WCAG 2 between each text and what lies behind it; 4.5 is asked for (level AA).
-CONTRAST = r"""
-const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
-const rgba = (color) => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = color; canvas.fillRect(0, 0, 1, 1);
-  const [r, g, b, a] = canvas.getImageData(0, 0, 1, 1).data; return [r, g, b, a / 255]; };
-const over = (top, below) => top.slice(0, 3).map((c, i) => c * top[3] + below[i] * (1 - top[3])).concat(1);
-const behind = (node) => node
-  ? over(rgba(getComputedStyle(node).backgroundColor), behind(node.parentElement)) : [255, 255, 255, 1];
-const light = ([r, g, b]) => { const f = (c) => (c /= 255) <= .03928 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4;
-  return .2126 * f(r) + .7152 * f(g) + .0722 * f(b); };
-return [...document.querySelectorAll('body *')].filter((node) => node.checkVisibility()
-    && !node.closest('.unread, .hidden')
-    && [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim())).map((node) => {
-  const below = behind(node), ink = over(rgba(getComputedStyle(node).color), below);
-  const [a, b] = [light(ink), light(below)].sort((x, y) => y - x);
-  return [(a + .05) / (b + .05), node.className || node.tagName, node.textContent.slice(0, 20)]; });
-"""
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
