@@ -95,7 +95,7 @@ class Batcher:
         token_budget: int | None = None,
         observe: Callable[[BatchFacts], None] = lambda facts: None,
     ):
-        """``max_wait``: seconds of work that may be ahead of a new request, None for a few batches' time."""
+        """``max_wait``: seconds of work that may be ahead of a new request, None: by the measured rate."""
         self._scorer, self._max_wait, self._observe = scorer, max_wait, observe
         self.budget = token_budget or scorer.token_budget
         self.lanes = scorer.threads
