@@ -80,6 +80,7 @@ def _info(args: Namespace) -> int:
         "temperature": bundle.temperature,
         "n-gram weight": bundle.ngram_weight,
         "tolerance": bundle.tolerance,
+        "cascade": f"the large model below {bundle.cascade['threshold']:.4f}" if bundle.cascade else "no",
         "provenance": dict(bundle.provenance),
         "files": {name: sha256 for name, (_, sha256) in bundle.files.items()},
     }
