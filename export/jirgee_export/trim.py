@@ -24,7 +24,7 @@ from transformers import PreTrainedModel
 from jirgee.checkpoint import Settings
 from jirgee.errors import GateError, InputError
 from jirgee.tokens import Encoded, Tokenizer, TokenizerSpec
-from jirgee.wire import BYTES, WireError, field, fields
+from jirgee.wire import WireError, field, fields, same
 
 LOGIT_TOLERANCE = 1e-5
 LONGEST = 1 << 20  # tokens: nothing is cut off
@@ -104,15 +104,10 @@ def _script(character: str) -> str:
 def cut_pieces(model: bytes, keep: np.ndarray) -> bytes:
     """A serialised SentencePiece model with the kept pieces only, everything else as it is."""
     out, piece = [], 0
-    for number, kind, value in fields(memoryview(model)):
-        if number == PIECES:
-            piece += 1
-            if not keep[piece - 1]:
-                continue
-        if kind == BYTES or isinstance(value, int):
-            out.append(field(number, value if isinstance(value, int) else bytes(value)))
-        else:
-            raise WireError(f"a field {number} of fixed size")
+    for part in fields(memoryview(model)):
+        piece += part[0] == PIECES
+        if part[0] != PIECES or keep[piece - 1]:
+            out.append(same(*part))
     out.append(field(TRAINER, field(VOCABULARY, int(keep.sum()))))  # a parser merges it into the one before
     return b"".join(out)
 

@@ -132,11 +132,6 @@ class Bundle:
             raise BundleError(f"{self.path}: {name} changed since the bundle was loaded")
         return data
 
-    def model(self) -> Path | bytes:
-        """What an onnxruntime session opens: the model's path, or its bytes where the bundle is one packed file."""
-        name = self.part + MODEL
-        return self.read(name) if self.path.is_file() else self.path / name
-
     @property
     def ngrams_file(self) -> str:
         return self.part + NGRAMS

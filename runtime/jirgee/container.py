@@ -14,7 +14,6 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 from .errors import BundleError
 
@@ -66,24 +65,30 @@ class Container:
             digest.update(block)
         return digest.hexdigest()
 
+    def offset(self, name: str) -> int:
+        """Where the bytes of ``name`` begin in its file: 0, or its place in the packed file."""
+        if not self._archive:
+            return 0
+        try:
+            with self._path.open("rb") as stream:
+                header = self._archive.getinfo(name).header_offset
+                stream.seek(header)
+                *_, name_length, extra = _LOCAL_HEADER.unpack(stream.read(_LOCAL_HEADER.size))
+                return header + _LOCAL_HEADER.size + name_length + extra
+        except _UNREADABLE as error:
+            raise BundleError(f"{self._path}: no readable {name} ({error})") from None
+
     @contextmanager
     def mapped(self, name: str, size: int) -> Iterator[memoryview]:
         """The bytes of ``name`` as the file system's cache has them: nothing is copied."""
+        start = self.offset(name)
         try:
-            file, start = self._path / name, 0
-            if self._archive:
-                file, start = self._path, self._archive.getinfo(name).header_offset
-            with file.open("rb") as stream:
-                if self._archive:
-                    start = _data_offset(stream, start)
-                with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as whole, memoryview(whole) as everything:
-                    view = everything[start : start + size]
-                    try:
-                        yield view
-                    finally:
-                        view.release()
+            with (self._path if self._archive else self._path / name).open("rb") as stream:
+                whole = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
         except _UNREADABLE as error:
             raise BundleError(f"{self._path}: no readable {name} ({error})") from None
+        with whole, memoryview(whole) as everything, everything[start : start + size] as view:
+            yield view
 
     def _open(self, name: str, size: int | None, limit: int):
         """A binary stream of ``name``, whose size is exactly ``size`` (where given) and at most ``limit``."""
@@ -141,10 +146,3 @@ def _check_seal(path: Path) -> None:
         raise BundleError(
             f"{path}: not a bundle, or a damaged one (its seal does not match its bytes); export or copy it again"
         )
-
-
-def _data_offset(stream: BinaryIO, header: int) -> int:
-    """Where a member's bytes begin, from the place of its local header."""
-    stream.seek(header)
-    *_, name, extra = _LOCAL_HEADER.unpack(stream.read(_LOCAL_HEADER.size))
-    return header + _LOCAL_HEADER.size + name + extra

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import platform
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -58,11 +59,11 @@ def _has_driver() -> bool:
     return False
 
 
-def open_session(model: str | bytes, device: str, intra_threads: int) -> Any:
+def open_session(model: str | bytes, device: str, intra_threads: int, tensors_in: Path | None = None) -> Any:
     """An ``onnxruntime.InferenceSession`` on ``device`` (``cpu`` or ``cuda``, already chosen).
 
-    ``model``: a path or the file's bytes. Raises BundleError if it is not a model this onnxruntime runs, MachineError
-    if the device fell away.
+    ``model``: a path or the file's bytes. ``tensors_in``: the folder of the file in which, so the bytes say, tensors are.
+    Raises BundleError if it is not a model this onnxruntime runs, MachineError if the device fell away.
     """
     ort = onnxruntime()
     options = ort.SessionOptions()
@@ -73,6 +74,8 @@ def open_session(model: str | bytes, device: str, intra_threads: int) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Widths change from batch to batch: a memory pattern for each would only grow.
     options.enable_mem_pattern = False
+    if tensors_in:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(tensors_in))
     provider = DEVICES[device][0]
     providers = [DEVICES[name] for name in dict.fromkeys((device, "cpu"))]
     try:

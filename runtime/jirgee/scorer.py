@@ -26,6 +26,7 @@ from .errors import BundleError, MachineError
 from .heads import Heads
 from .int8 import EXACT, probe
 from .layout import TOKEN_BUDGET, Layout, default, remembered
+from .mapped import session_model
 from .ngrams import NgramModel
 from .plan import Batch, plan
 from .providers import choose_device, open_session
@@ -45,7 +46,8 @@ class Scorer:
         self.bundle, self.device, self.layout = bundle, device, layout
         self.threads, self.token_budget = layout.workers, layout.token_budget
         self.tokenizer = Tokenizer(bundle.tokenizer, bundle.read(bundle.tokenizer.file), bundle.max_tokens)
-        self._session = open_session(_for_session(bundle.model()), device, intra_threads=layout.inner)
+        model, folder = session_model(bundle)
+        self._session = open_session(model, device, intra_threads=layout.inner, tensors_in=folder)
         self._inputs = _checked_inputs(bundle, self._session)
         self._ngrams = None
         if bundle.ngram_weight:
@@ -204,10 +206,6 @@ def _unknown_share(encoded: Encoded, spec: TokenizerSpec) -> np.ndarray:
     special = len(spec.prefix) + len(spec.suffix)
     counts = sums[encoded.offsets[1:]] - sums[encoded.offsets[:-1]] - [*spec.prefix, *spec.suffix].count(spec.unk_id)
     return (counts / np.maximum(encoded.lengths - special, 1)).astype(np.float32)
-
-
-def _for_session(model: Any) -> str | bytes:
-    return model if isinstance(model, bytes) else str(model)
 
 
 def _checked_inputs(bundle: Bundle, session: Any) -> dict[str, Any]:

@@ -64,6 +64,13 @@ def field(number: int, value: int | str | bytes) -> bytes:
     return _number(number << 3 | BYTES) + _number(len(data)) + data
 
 
+def same(number: int, kind: int, value: int | memoryview) -> bytes:
+    """A field that ``fields`` has read, as bytes again."""
+    if isinstance(value, int) or kind == BYTES:
+        return field(number, value if isinstance(value, int) else bytes(value))
+    return _number(number << 3 | kind) + bytes(value)
+
+
 def _number(value: int) -> bytes:
     out = bytearray()
     while value > 127:

@@ -53,12 +53,6 @@ def test_what_was_written_is_read(make_bundle: Any, name: str) -> None:
     assert bundle.provenance == {"made by": "a test"}
 
 
-def test_the_model_is_opened_by_path_or_bytes(make_bundle: Any) -> None:
-    directory, packed = make_bundle("a"), make_bundle("b.jirgee")
-    assert directory.model() == directory.path / "model.onnx"
-    assert packed.model() == directory.model().read_bytes()
-
-
 @pytest.mark.parametrize("name", FILES)
 def test_a_truncated_or_lengthened_file_in_a_directory(make_bundle: Any, name: str) -> None:
     file = make_bundle().path / name

@@ -1,0 +1,86 @@
+"""Packed bundles are opened where they lie: the same scores, the tensors not in the bytes that onnxruntime gets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jirgee.bundle import MODEL, Bundle, copy
+from jirgee.errors import BundleError
+from jirgee.guard import check_graph
+from jirgee.mapped import session_model, without_tensors
+from jirgee.scorer import Scorer
+
+
+@pytest.fixture
+def packed(tiny_bundle: Path, tmp_path: Path) -> Bundle:
+    return copy(Bundle.load(tiny_bundle), tmp_path / "tiny.jirgee")
+
+
+def test_the_same_scores_to_the_last_bit(
+    tiny_bundle: Path, packed: Bundle, texts: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Scorer.load(tiny_bundle, "cpu", 1) as directory, Scorer.load("tiny.jirgee", "cpu", 1) as one_file:
+        assert np.array_equal(directory.score(texts).probs, one_file.score(texts).probs)
+
+
+def test_what_onnxruntime_gets(tiny_bundle: Path, packed: Bundle) -> None:
+    assert session_model(Bundle.load(tiny_bundle)) == (str(tiny_bundle / MODEL), None)
+    graph, folder = session_model(packed)
+    assert isinstance(graph, bytes)
+    assert folder == packed.path.parent
+    assert len(graph) < packed.files[MODEL][0]
+    check_graph(graph, "x", beside=packed.path.name)
+    with pytest.raises(BundleError, match="another file"):
+        check_graph(graph, "x")
+
+
+def test_each_tensor_is_where_the_graph_says(packed: Bundle) -> None:
+    onnx = pytest.importorskip("onnx")
+    graph, _ = session_model(packed)
+    whole = {t.name: t for t in onnx.load_from_string(packed.read(MODEL)).graph.initializer}
+    moved = 0
+    raw = packed.path.read_bytes()
+    for tensor in onnx.load_from_string(graph).graph.initializer:
+        before = whole.pop(tensor.name)
+        facts = {entry.key: entry.value for entry in tensor.external_data}
+        if facts:
+            moved += 1
+            offset, length = int(facts["offset"]), int(facts["length"])
+            assert facts["location"] == packed.path.name
+            assert raw[offset : offset + length] == before.raw_data
+            assert offset % onnx.helper.tensor_dtype_to_np_dtype(before.data_type).itemsize == 0
+            assert not tensor.HasField("raw_data")
+            assert (tensor.dims, tensor.data_type) == (before.dims, before.data_type)
+        else:
+            assert tensor == before
+    assert not whole
+    assert moved > 0
+
+
+def test_a_tensor_whose_place_no_kernel_may_read_stays_inside() -> None:
+    onnx = pytest.importorskip("onnx")
+    for kind, always in ((np.int8, True), (np.float32, False), (np.int64, False)):
+        table = onnx.numpy_helper.from_array(np.zeros(8192, kind), "t")
+        model = onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [], [table])).SerializeToString()
+        moved = [len(without_tensors(memoryview(model), "f", start)) < 4096 for start in range(8)]
+        assert all(moved) if always else sum(moved) == 8 // np.dtype(kind).itemsize
+
+
+def test_a_packed_file_that_changed_since_it_was_loaded(packed: Bundle) -> None:
+    other = copy(packed, packed.path.with_name("other.jirgee"))
+    data = bytearray(other.path.read_bytes())
+    start = bytes(data).find(packed.read(MODEL))
+    data[start + 5000] ^= 1
+    packed.path.write_bytes(data)
+    with pytest.raises(BundleError):
+        session_model(packed)
+
+
+def test_a_fake_graph_goes_through_unchanged(make_bundle: Any) -> None:
+    bundle = make_bundle("fake.jirgee")
+    assert session_model(bundle)[0] == bundle.read(MODEL)
