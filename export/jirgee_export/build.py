@@ -31,6 +31,7 @@ from .report import advice, report_json
 from .report_page import PAGE, render
 from .sources import Checkpoint, open_checkpoint
 from .trial import Evidence, Trial, attempt
+from .trim import Trimming, trim_checkpoint
 from .verify import Limits
 
 GRAPH_TOLERANCE = 1e-3  # of a probability: the fused fp32 graph is the checkpoint itself
@@ -58,6 +59,8 @@ def build(
     unlabelled: Sequence[str] = (),
     labels: Sequence[str] = (),
     portable: bool = False,
+    trim_to: Sequence[str] = (),
+    trim_count: int = 1,
 ) -> Built:
     """Export ``checkpoint`` to ``out``. ``recipe``: a row of RECIPES, or ``auto``: the fastest on this machine of those
     that pass the gate.
@@ -66,8 +69,8 @@ def build(
     those of ``data``. ``golden_from_data``: the bundle's golden texts are some of those rows, which whoever gets the
     bundle can read; else they are strings of random pieces. ``labels``: class names instead of the checkpoint's.
     ``portable``: ``auto`` takes only what is safe on any CPU. ``with_attention``: add the graph that explanations show
-    the attention heads by. Raises GateError, with every limit that was exceeded, if no recipe passes; then nothing is
-    written.
+    the attention heads by. ``trim_to``: texts to whose pieces, if they hold them ``trim_count`` times, the vocabulary
+    is cut. Raises GateError, with every limit that was exceeded, if no recipe passes; then nothing is written.
     """
     limits = limits or Limits()
     names = candidates(recipe, portable)
@@ -75,6 +78,14 @@ def build(
     evidence = _evidence(opened, data, unlabelled)
     with tempfile.TemporaryDirectory(prefix="jirgee-export-") as directory:
         work = Path(directory)
+        trimming = None
+        if trim_to:
+            say("trimming the vocabulary")
+            opened, trimming = trim_checkpoint(opened, trim_to, trim_count, work / "trimmed")
+            untrimmed, evidence = evidence, _evidence(opened, data, unlabelled)
+            if evidence.gold is not None:
+                trimming = trimming.judged(untrimmed.reference, evidence.reference, evidence.gold, limits)
+            say(str(trimming))
         say("exporting the graph")
         export_graph(opened.model, work / "graph.onnx")
         source = Source(optimise(work / "graph.onnx", opened.model.config), _calibration(opened, evidence.texts))
@@ -101,7 +112,7 @@ def build(
         else:
             golden = record(chosen.bundle, probe_texts(opened.tokenizer, COUNT), RANDOM)
         layers = opened.model.config.num_hidden_layers if with_attention else 0
-        return Built(_finish(chosen, trials, evidence, limits, golden, out, overwrite, layers), trials)
+        return Built(_finish(chosen, trials, evidence, limits, golden, out, overwrite, layers, trimming), trials)
 
 
 def choose(trials: Mapping[str, Trial]) -> Trial | None:
@@ -169,8 +180,9 @@ def _finish(
     out: Path,
     overwrite: bool,
     attention_layers: int,
+    trimming: Trimming | None,
 ) -> Bundle:
-    report = report_json(chosen, trials, evidence, limits)
+    report = report_json(chosen, trials, evidence, limits, trimming)
     files: dict[str, bytes | Path] = {name: chosen.bundle.path / name for name in chosen.bundle.files}
     files[REPORT] = report.encode()
     files[PAGE] = render(report).encode()

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from jirgee.bundle import Bundle, check_free
-from jirgee.command import Command, UsageError
+from jirgee.command import Command, UsageError, positive
 from jirgee.errors import InputError
 from jirgee.labelled import checked_text
 from jirgee.rows import Row, read_rows
@@ -74,6 +74,21 @@ def _add_arguments(parser: ArgumentParser) -> None:
         help="put 32 texts of --data into the bundle, for jirgee check to score again; without it these are strings of "
         "random pieces, because texts may be private",
     )
+    parser.add_argument(
+        "--trim-to",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="cut the vocabulary to the pieces that these texts use, and prove that nothing else changes",
+    )
+    parser.add_argument(
+        "--trim-count",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="--trim-to: only pieces that are there N times (default 1)",
+    )
     parser.add_argument("--with-attention", action="store_true", help="add what jirgee explain shows the heads by")
     parser.add_argument(
         "--cascade", type=Path, metavar="LARGE", help="checkpoint or bundle that answers where this one is not sure"
@@ -95,7 +110,7 @@ def _run(args: Namespace) -> int:
         raise UsageError("--cascade needs -o and --texts (or --data)")
     if args.cascade and forms.wanted(args):
         raise UsageError("a cascade has no other forms")
-    for path in filter(None, (args.checkpoint, args.data, args.cascade, args.texts)):
+    for path in filter(None, (args.checkpoint, args.data, args.cascade, args.texts, *args.trim_to)):
         if not path.exists():
             raise InputError("no such file or directory", path)
     if args.cascade:
@@ -173,6 +188,8 @@ def _export(args: Namespace, output: Path) -> int:
         args.with_attention,
         _texts(args.texts) if args.texts else (),
         portable=args.portable,
+        trim_to=[text for path in args.trim_to for text in _texts(path, None)],
+        trim_count=args.trim_count,
     )
     print(table(built.tried, built.bundle.recipe))
     if args.output:

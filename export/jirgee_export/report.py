@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from json import dumps
 
 from .trial import Evidence, Trial
+from .trim import Trimming
 from .verify import Limits
 
 COLUMNS = (
@@ -47,7 +48,9 @@ def _cell(text: str, width: int, place: int) -> str:
     return f"{text:>{width}}" if place else f"{text:{width}}"
 
 
-def report_json(chosen: Trial, trials: Mapping[str, Trial], evidence: Evidence, limits: Limits) -> str:
+def report_json(
+    chosen: Trial, trials: Mapping[str, Trial], evidence: Evidence, limits: Limits, trimming: Trimming | None = None
+) -> str:
     """``report.json``: the gate, every recipe that was tried, the machine."""
     report = {
         "gate": {"limits": vars(limits), "data": evidence.data, "passed": True},
@@ -56,6 +59,8 @@ def report_json(chosen: Trial, trials: Mapping[str, Trial], evidence: Evidence, 
         "recipes": {name: trial.to_json() for name, trial in trials.items()},
         "machine": chosen.bundle.verified_on,
     }
+    if trimming:
+        report["trimming"] = trimming.to_json()
     return dumps(report, indent=1, ensure_ascii=False) + "\n"
 
 

@@ -11,20 +11,27 @@ The proof does not rest on that: all texts are cut by both tokenizers, and logit
 
 from __future__ import annotations
 
+import shutil
 import struct
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from jirgee.bundle import NGRAMS
 from jirgee.checkpoint import Settings
 from jirgee.errors import GateError, InputError
-from jirgee.tokens import Encoded, Tokenizer, TokenizerSpec
+from jirgee.tokens import Tokenizer, TokenizerSpec
 from jirgee.wire import WireError, field, fields, same
+
+from .reference import torch_logits
+from .sources import Checkpoint
+from .verify import Limits
 
 LOGIT_TOLERANCE = 1e-5
 LONGEST = 1 << 20  # tokens: nothing is cut off
@@ -39,7 +46,8 @@ class Trimming:
     """What was cut, for the report. ``pieces``: before and after. ``kept_share``: of the pieces in the texts, those
     that are still there. ``unseen_share``: of the pieces in new texts like these, those that these texts do not hold,
     as Good and Turing estimate it (Good 1953). ``texts``, ``whole``: texts, and those whose pieces are all kept.
-    ``compared``: texts whose logits were compared, ``max_logit_change``: the result.
+    ``compared``: texts whose logits were compared, ``max_logit_change``: the result. ``accuracy``: on held-out rows,
+    before and after, and ``flips``: how many labels changed there; None without such rows.
     """
 
     pieces: tuple[int, int]
@@ -49,6 +57,31 @@ class Trimming:
     whole: int
     compared: int
     max_logit_change: float
+    accuracy: tuple[float, float] | None = None
+    flips: int | None = None
+
+    def judged(self, before: np.ndarray, after: np.ndarray, gold: np.ndarray, limits: Limits) -> Trimming:
+        """With what it does to held-out rows, not all of whose pieces are kept: probabilities [n, k], ``gold`` int [n].
+
+        Raises GateError if accuracy drops more than ``limits`` allow.
+        """
+        accuracy = tuple(float((probs.argmax(axis=1) == gold).mean()) for probs in (before, after))
+        drop = 100 * (accuracy[0] - accuracy[1])
+        if drop > max(limits.max_drop, 100 / len(gold)) + 1e-9:
+            raise GateError(
+                f"refused: with the trimmed vocabulary accuracy on held-out rows drops {drop:.2f} points (limit "
+                f"{limits.max_drop:g}: --max-drop); trim to more texts, or to rarer pieces; nothing was written"
+            )
+        flips = int((before.argmax(axis=1) != after.argmax(axis=1)).sum())
+        return replace(self, accuracy=(accuracy[0], accuracy[1]), flips=flips)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.pieces[0]:,} -> {self.pieces[1]:,} pieces; kept are {100 * self.kept_share:.2f} % of those in the "
+            f"texts (of those in new texts like these about {100 * self.unseen_share:.2f} % are in none of them); "
+            f"{self.whole:,} of {self.texts:,} texts are cut as before, and {self.compared} of them have the same "
+            f"logits (difference {self.max_logit_change:.1g})"
+        )
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -150,15 +183,22 @@ def cut_table(model: PreTrainedModel, rows: np.ndarray) -> None:
         model.config.pad_token_id = int(np.searchsorted(rows, model.config.pad_token_id))
 
 
-Logits = Callable[[PreTrainedModel, Encoded, int], np.ndarray]
+def trim_checkpoint(opened: Checkpoint, texts: Sequence[str], least: int, out: Path) -> tuple[Checkpoint, Trimming]:
+    """``opened`` with the vocabulary of ``texts``, its files in the new directory ``out``. Its model is changed."""
+    settings, tokenizer, found = trim(opened.model, opened.settings, opened.tokenizer, texts, least)
+    out.mkdir()
+    (out / settings.tokenizer.file).write_bytes(tokenizer)
+    if settings.ngram_weight:
+        shutil.copy(opened.path / NGRAMS, out)
+    return replace(opened, path=out, settings=settings), found
 
 
 def trim(
-    model: PreTrainedModel, settings: Settings, tokenizer: bytes, texts: Sequence[str], least: int, logits: Logits
+    model: PreTrainedModel, settings: Settings, tokenizer: bytes, texts: Sequence[str], least: int
 ) -> tuple[Settings, bytes, Trimming]:
     """Cut the vocabulary of ``model`` (in place) and of ``tokenizer`` to pieces that ``texts`` hold ``least`` times.
 
-    ``logits(model, encoded, pad_id)``: float32 [n, k]. Returns settings and tokenizer after the cut and what was cut.
+    Returns settings and tokenizer after the cut and what was cut.
     Raises GateError if a text whose pieces are all kept is cut otherwise or gets other logits, InputError for a
     tokenizer that this cannot do.
     """
@@ -188,9 +228,9 @@ def trim(
         )
 
     sample = whole[:: max(1, len(whole) // PROOF_TEXTS)][:PROOF_TEXTS]
-    reference = logits(model, Tokenizer(spec, tokenizer, settings.max_tokens).encode(sample), spec.pad_id)
+    reference = torch_logits(model, Tokenizer(spec, tokenizer, settings.max_tokens).encode(sample), spec.pad_id)
     cut_table(model, rows)
-    again = logits(model, Tokenizer(cut, smaller, settings.max_tokens).encode(sample), cut.pad_id)
+    again = torch_logits(model, Tokenizer(cut, smaller, settings.max_tokens).encode(sample), cut.pad_id)
     change = float(np.abs(again - reference).max()) if len(sample) else 0.0
     if not change <= LOGIT_TOLERANCE:
         raise GateError(

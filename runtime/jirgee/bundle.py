@@ -119,8 +119,7 @@ class Bundle:
                     )
             for name, beside in ((MODEL, None), (ATTENTION, MODEL), (LARGE + MODEL, None)):
                 if name in bundle.files:
-                    with container.mapped(name, bundle.files[name][0]) as graph:
-                        check_graph(graph, f"{path}: {name}", beside)
+                    check_graph(container.mapped(name, bundle.files[name][0]), f"{path}: {name}", beside)
         return bundle
 
     def read(self, name: str) -> bytes:

@@ -12,7 +12,6 @@ import re
 import struct
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import BundleError
@@ -78,17 +77,14 @@ class Container:
         except _UNREADABLE as error:
             raise BundleError(f"{self._path}: no readable {name} ({error})") from None
 
-    @contextmanager
-    def mapped(self, name: str, size: int) -> Iterator[memoryview]:
-        """The bytes of ``name`` as the file system's cache has them: nothing is copied."""
+    def mapped(self, name: str, size: int) -> memoryview:
+        """The bytes of ``name`` as the file system's cache has them: not copied, and unmapped when no longer used."""
         start = self.offset(name)
         try:
             with (self._path if self._archive else self._path / name).open("rb") as stream:
-                whole = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+                return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))[start : start + size]
         except _UNREADABLE as error:
             raise BundleError(f"{self._path}: no readable {name} ({error})") from None
-        with whole, memoryview(whole) as everything, everything[start : start + size] as view:
-            yield view
 
     def _open(self, name: str, size: int | None, limit: int):
         """A binary stream of ``name``, whose size is exactly ``size`` (where given) and at most ``limit``."""

@@ -37,8 +37,7 @@ def session_model(bundle: Bundle) -> tuple[str | bytes, Path | None]:
     with Container.open(bundle.path) as container:
         if container.hash(name, size) != sha256:
             raise BundleError(f"{bundle.path}: {name} changed since the bundle was loaded")
-        with container.mapped(name, size) as model:
-            graph = without_tensors(model, bundle.path.name, container.offset(name))
+        graph = without_tensors(container.mapped(name, size), bundle.path.name, container.offset(name))
     return graph, bundle.path.absolute().parent
 
 

@@ -62,7 +62,7 @@ def _has_driver() -> bool:
 def open_session(model: str | bytes, device: str, intra_threads: int, tensors_in: Path | None = None) -> Any:
     """An ``onnxruntime.InferenceSession`` on ``device`` (``cpu`` or ``cuda``, already chosen).
 
-    ``model``: a path or the file's bytes. ``tensors_in``: the folder of the file in which, so the bytes say, tensors are.
+    ``model``: a path or the file's bytes. ``tensors_in``: the folder of the file that the bytes say tensors are in.
     Raises BundleError if it is not a model this onnxruntime runs, MachineError if the device fell away.
     """
     ort = onnxruntime()

@@ -132,17 +132,3 @@ def not_a_number(apply: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return stored
 
     return spoiled
-
-
-def torch_logits(model: Any, encoded: Any, pad_id: int) -> np.ndarray:
-    """Logits [n, k] of token ids by a model in PyTorch, some texts at a time, of about one length."""
-    import torch
-
-    order, found = np.argsort(encoded.lengths), []
-    with torch.inference_mode():
-        for rows in np.array_split(order, max(1, len(order) // 64)):
-            ids, mask = encoded.padded(rows, int(encoded.lengths[rows].max()), pad_id)
-            output = model(input_ids=torch.from_numpy(ids).long(), attention_mask=torch.from_numpy(mask).long())
-            found.append(output.logits.numpy())
-    logits = np.concatenate(found)
-    return logits[np.argsort(order)]

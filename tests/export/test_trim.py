@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gzip
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -13,13 +14,17 @@ import torch
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from transformers import BertConfig, BertForSequenceClassification
 
+from jirgee.bundle import Bundle
+from jirgee.check import check
 from jirgee.checkpoint import Settings, read_settings
+from jirgee.cli import main
 from jirgee.errors import GateError, InputError
+from jirgee.golden import score_alone
 from jirgee.tokens import Tokenizer, TokenizerSpec
 from jirgee_export import trim as trimming
+from jirgee_export.reference import torch_logits
 from jirgee_export.trim import Pieces, cut_pieces, cut_rows, trim
-
-from .conftest import torch_logits
+from jirgee_export.verify import Limits
 
 
 def tiny(rows: int, pad_id: int, width: int = 16) -> Any:
@@ -60,7 +65,7 @@ def test_what_is_kept_scores_as_before(layout, request, sample_texts):
     settings, data = request.getfixturevalue(layout)
     model = tiny(600, settings.tokenizer.pad_id)
     original = copy.deepcopy(model)
-    changed, smaller, report = trim(model, settings, data, sample_texts[:40], 1, torch_logits)
+    changed, smaller, report = trim(model, settings, data, sample_texts[:40], 1)
     assert report.pieces[1] < 0.9 * report.pieces[0]
     assert report.kept_share == 1
     assert report.whole == report.texts == len(set(sample_texts[:40]))
@@ -82,8 +87,8 @@ def test_what_is_kept_scores_as_before(layout, request, sample_texts):
 
 def test_rare_pieces_go_when_asked(spm, sample_texts):
     settings, data = spm
-    _, _, once = trim(tiny(600, 3), settings, data, sample_texts, 1, torch_logits)
-    _, smaller, often = trim(tiny(600, 3), settings, data, sample_texts, 20, torch_logits)
+    _, _, once = trim(tiny(600, 3), settings, data, sample_texts, 1)
+    _, smaller, often = trim(tiny(600, 3), settings, data, sample_texts, 20)
     assert often.pieces[1] < once.pieces[1]
     assert 0.5 < often.kept_share < once.kept_share == 1
     assert 0 < often.whole < often.texts
@@ -93,7 +98,7 @@ def test_rare_pieces_go_when_asked(spm, sample_texts):
 
 def test_characters_and_specials_stay(spm):
     settings, data = spm
-    _, smaller, _ = trim(tiny(600, 3), settings, data, ["сайн"], 1, torch_logits)
+    _, smaller, _ = trim(tiny(600, 3), settings, data, ["сайн"], 1)
     kept = SentencePieceProcessor(model_proto=smaller)
     names = {kept.id_to_piece(i) for i in range(len(kept))}
     assert {"<unk>", "<s>", "</s>", "[PAD]", "[CLS]", "[SEP]", "[MASK]"} <= names
@@ -121,12 +126,12 @@ def test_a_tokenizer_that_cuts_otherwise_is_refused(monkeypatch, spm, sample_tex
         return cut_pieces(model, other)
 
     monkeypatch.setattr(Pieces, "kept", sabotaged)
-    _, _, report = trim(tiny(600, 3), settings, data, sample_texts, 1, torch_logits)
+    _, _, report = trim(tiny(600, 3), settings, data, sample_texts, 1)
     assert report.whole < report.texts, "what was lost is counted"
     monkeypatch.undo()
     monkeypatch.setattr(trimming, "cut_pieces", wrong_bytes)
     with pytest.raises(GateError, match=r"refused: trimmed, mn_uncased\.model cuts a text otherwise"):
-        trim(tiny(600, 3), settings, data, sample_texts[:60], 1, torch_logits)
+        trim(tiny(600, 3), settings, data, sample_texts[:60], 1)
 
 
 def test_other_logits_are_refused(monkeypatch, spm, sample_texts):
@@ -138,7 +143,7 @@ def test_other_logits_are_refused(monkeypatch, spm, sample_texts):
 
     monkeypatch.setattr(trimming, "cut_table", sabotaged)
     with pytest.raises(GateError, match=r"a logit of a text whose pieces are all kept changes by .*limit 1e-05"):
-        trim(tiny(600, 3), settings, data, sample_texts[:60], 1, torch_logits)
+        trim(tiny(600, 3), settings, data, sample_texts[:60], 1)
 
 
 def test_what_cannot_be_cut(spm, tmp_path, sample_texts):
@@ -160,7 +165,7 @@ def test_what_cannot_be_cut(spm, tmp_path, sample_texts):
         (settings, data, ["", " "], "hold no pieces"),
     ):
         with pytest.raises(InputError, match=words):
-            trim(model, changed, given, texts, 1, torch_logits)
+            trim(model, changed, given, texts, 1)
     for junk in (b"", b"hello", data[:-3]):
         with pytest.raises(InputError):
             Pieces.read(junk, "x")
@@ -186,7 +191,7 @@ def test_mongolian_bert_on_5000_texts(shared):
     seen = [text for i, text in enumerate(texts) if i % 4]
     model = tiny(32_000, settings.tokenizer.pad_id, width=8)
     original = copy.deepcopy(model)
-    changed, smaller, report = trim(model, settings, data, seen, 1, torch_logits)
+    changed, smaller, report = trim(model, settings, data, seen, 1)
     assert report.pieces[0] == 32_000 > report.pieces[1]
     rows = cut_rows(settings.tokenizer, _kept(data, smaller), 32_000)[1]
     stays = np.isin(np.arange(32_000), rows)
@@ -208,3 +213,38 @@ def test_mongolian_bert_on_5000_texts(shared):
 def _kept(data: bytes, smaller: bytes) -> np.ndarray:
     names = set(Pieces.read(smaller, "x").names)
     return np.array([name in names for name in Pieces.read(data, "x").names])
+
+
+def test_an_export_with_a_trimmed_vocabulary(capsys, tmp_path, tiny_checkpoint, samples, sample_texts):
+    """The command, from the files to the bundle: smaller, reported, and of the same scores on the texts it knows."""
+    few = tmp_path / "few.txt"
+    few.write_text("".join(f"{text}\n" for text in sample_texts[:60]), encoding="utf-8")
+    trimmed, plain = tmp_path / "trimmed", tmp_path / "plain"
+    words = ["export", str(tiny_checkpoint), "--recipe", "fp32", "--data", str(samples / "dev.tsv"), "-o"]
+    assert main([*words, str(trimmed), "--trim-to", str(few), str(few), "--max-drop", "50"]) == 0
+    assert "60 of 60 texts are cut as before" in capsys.readouterr().err
+    assert main([*words, str(plain), "--quiet"]) == 0
+    before, after = Bundle.load(plain), Bundle.load(trimmed)
+    report = json.loads(after.read("report.json"))["trimming"]
+    assert report["pieces"][0] == 600 > report["pieces"][1]
+    assert (report["kept_share"], report["texts"], report["whole"]) == (1, 60, 60)
+    assert report["max_logit_change"] <= 1e-5
+    assert len(report["accuracy"]) == 2
+    assert "trimming" not in json.loads(before.read("report.json"))
+    assert after.files["model.onnx"][0] < before.files["model.onnx"][0] - 32 * 4 * 80
+    probs = [score_alone(bundle, sample_texts[:60]) for bundle in (before, after)]
+    assert np.abs(probs[0] - probs[1]).max() < 1e-5
+    assert check(trimmed)["passed"]
+
+
+def test_a_vocabulary_that_costs_accuracy_is_refused():
+    report = trimming.Trimming((10, 5), 1.0, 0.1, 4, 4, 4, 0.0)
+    gold = np.array([0, 1] * 100)
+    good = np.eye(2)[gold]
+    bad = good.copy()
+    bad[:10] = bad[:10, ::-1]
+    assert report.judged(good, good, gold, Limits(max_drop=0.5)).flips == 0
+    found = report.judged(good, bad, gold, Limits(max_drop=5))
+    assert (found.flips, found.accuracy) == (10, (1.0, 0.95))
+    with pytest.raises(GateError, match=r"accuracy on held-out rows drops 5\.00 points \(limit 0\.5: --max-drop\)"):
+        report.judged(good, bad, gold, Limits(max_drop=0.5))
