@@ -11,6 +11,7 @@ import io
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import numpy as np
@@ -80,9 +81,13 @@ class NgramModel:
         tweets), in 16 bits. Which ones is a bit each, so that the file is small without being compressed.
         """
         used = self.idf > 0
-        arrays = {"idf": self.idf[used].astype(np.float16), "weights": self.weights[used].astype(np.float16)}
+        arrays: dict[str, Any] = {
+            "idf": self.idf[used].astype(np.float16),
+            "weights": self.weights[used].astype(np.float16),
+        }
+        arrays |= {"used": np.packbits(used), "bias": self.bias.astype(np.float32)}
         out = io.BytesIO()
-        np.savez(out, used=np.packbits(used), bias=self.bias.astype(np.float32), **arrays)
+        np.savez(out, **arrays)
         return out.getvalue()
 
     @classmethod
