@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jirgee.bundle import Bundle
+from jirgee.bundle import MODEL, Bundle
 from jirgee.providers import onnxruntime
 
 REPEATS = 60
@@ -69,8 +69,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=REPEATS)
     parser.add_argument("--nodes", action="store_true", help="one line a node, not one an operator")
     args = parser.parse_args()
-    model = Bundle.load(args.bundle).model()
-    found = profile(model if isinstance(model, bytes) else str(model), args.texts, args.tokens, args.repeats)
+    model = Bundle.load(args.bundle).read(MODEL)
+    found = profile(model, args.texts, args.tokens, args.repeats)
     print("\n".join(table(found, args.texts * args.tokens, args.nodes)))
 
 
