@@ -45,7 +45,9 @@ def _draw(path: Path, height: float, paint: Callable[[Axes], None]) -> Path:
     import matplotlib
     from matplotlib.figure import Figure
 
-    style = {name: COLORS.get(value, value) if isinstance(value, str) else value for name, value in STYLE.items()}
+    style: dict[Any, Any] = {
+        name: COLORS.get(value, value) if isinstance(value, str) else value for name, value in STYLE.items()
+    }
     with matplotlib.rc_context(style | {"figure.facecolor": "white", "axes.facecolor": "white"}):
         figure = Figure(figsize=(7.2, height), layout="constrained")
         paint(figure.subplots())
@@ -160,7 +162,7 @@ def _names(axes: Axes, names: Sequence[str]) -> None:
     axes.set_yticks(range(len(names)), names)
     for label, name in zip(axes.get_yticklabels(), names, strict=True):
         label.set_color(_color(name))
-        label.set_weight("bold" if name.startswith(FAMILY) else "normal")
+        label.set_fontweight("bold" if name.startswith(FAMILY) else "normal")
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(axis="x", linewidth=0.6)
     axes.set_axisbelow(True)

@@ -33,7 +33,7 @@ def prepare(case: Case, out: Path, variant: str) -> None:
         export_dynamic_quantized_onnx_model,
         export_optimized_onnx_model,
     )
-    from sentence_transformers.models import Dense, Pooling, Transformer
+    from sentence_transformers.models import Dense, Pooling, Transformer  # pyright: ignore[reportMissingImports]
 
     weights = load_file(case.checkpoint / "model.safetensors")
     encoder = Transformer(str(case.checkpoint), max_seq_length=MAX_TOKENS, backend="onnx")
