@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from jirgee.bench import probe_texts
 from jirgee.bundle import ATTENTION, CARD, GOLDEN, MODEL, REPORT, Bundle, write
 from jirgee.errors import GateError, MachineError
 from jirgee.golden import COUNT, HELD_OUT, RANDOM, Golden, record
@@ -18,6 +17,7 @@ from jirgee.labelled import read_labelled
 from jirgee.scorer import Scorer
 from jirgee.tokens import Tokenizer
 
+from .architectures import for_export
 from .attention import attention_graph
 from .calibrate import TEXTS as CALIBRATION_TEXTS
 from .calibrate import Calibration, Source
@@ -74,7 +74,7 @@ def build(
     """
     limits = limits or Limits()
     names = candidates(recipe, portable)
-    opened = open_checkpoint(checkpoint, labels)
+    opened = open_checkpoint(checkpoint, labels, data)
     evidence = _evidence(opened, data, unlabelled)
     with tempfile.TemporaryDirectory(prefix="jirgee-export-") as directory:
         work = Path(directory)
@@ -87,8 +87,9 @@ def build(
                 trimming = trimming.judged(untrimmed.reference, evidence.reference, evidence.gold, limits)
             say(str(trimming))
         say("exporting the graph")
-        export_graph(opened.model, work / "graph.onnx")
-        source = Source(optimise(work / "graph.onnx", opened.model.config), _calibration(opened, evidence.texts))
+        exported = for_export(opened.model)
+        export_graph(exported, work / "graph.onnx")
+        source = Source(optimise(work / "graph.onnx", exported.config), _calibration(opened, evidence.texts))
 
         def tried(name: str) -> Trial:
             say(f"quantising and verifying: {name}")
@@ -110,8 +111,8 @@ def build(
         if data and golden_from_data:
             golden = record(chosen.bundle, evidence.texts, HELD_OUT)
         else:
-            golden = record(chosen.bundle, probe_texts(opened.tokenizer, COUNT), RANDOM)
-        layers = opened.model.config.num_hidden_layers if with_attention else 0
+            golden = record(chosen.bundle, opened.probes(COUNT), RANDOM)
+        layers = exported.config.num_hidden_layers if with_attention else 0
         return Built(_finish(chosen, trials, evidence, limits, golden, out, overwrite, layers, trimming), trials)
 
 
@@ -140,7 +141,7 @@ def _evidence(opened: Checkpoint, data: Path | None, unlabelled: Sequence[str]) 
         held_out = read_labelled(data)
         texts, gold = held_out.texts, held_out.indices(opened.labels)
     else:
-        texts, gold = probe_texts(opened.tokenizer, count=200), None
+        texts, gold = opened.probes(200), None
     reference = reference_probs(opened.model, opened.settings, opened.path, texts)
     return Evidence(texts, reference, gold, unlabelled or texts, data.name if data else None)
 

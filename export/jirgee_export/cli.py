@@ -37,7 +37,9 @@ RECIPE_NAMES = (
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("checkpoint", type=Path, help="a fine-tuned directory, or a bundle for another form of it")
+    parser.add_argument(
+        "checkpoint", type=Path, help="a fine-tuned directory, a hub id, or a bundle for another form of it"
+    )
     parser.add_argument("-o", "--output", type=Path, metavar="BUNDLE", help="directory, or NAME.jirgee")
     parser.add_argument(
         "--recipe",
@@ -48,6 +50,12 @@ def _add_arguments(parser: ArgumentParser) -> None:
         "takes the fastest that passes the gate (default)",
     )
     parser.add_argument("--portable", action="store_true", help="auto: only recipes that are safe on every CPU")
+    parser.add_argument(
+        "--labels",
+        default="",
+        metavar="A,B",
+        help="class names in logit order, instead of the checkpoint's",
+    )
     parser.add_argument("--data", type=Path, metavar="DEV_FILE", help="labelled held-out rows for the gate")
     parser.add_argument(
         "--texts",
@@ -111,7 +119,7 @@ def _run(args: Namespace) -> int:
     if args.cascade and forms.wanted(args):
         raise UsageError("a cascade has no other forms")
     for path in filter(None, (args.checkpoint, args.data, args.cascade, args.texts, *args.trim_to)):
-        if not path.exists():
+        if not path.exists() and (path is not args.checkpoint or not _may_be_hub_id(path)):
             raise InputError("no such file or directory", path)
     if args.cascade:
         return _cascade(args)
@@ -187,7 +195,8 @@ def _export(args: Namespace, output: Path) -> int:
         args.golden_from_data,
         args.with_attention,
         _texts(args.texts) if args.texts else (),
-        portable=args.portable,
+        [name.strip() for name in args.labels.split(",") if name.strip()],
+        args.portable,
         trim_to=[text for path in args.trim_to for text in _texts(path, None)],
         trim_count=args.trim_count,
     )
@@ -196,6 +205,10 @@ def _export(args: Namespace, output: Path) -> int:
         print(f"{output}: {built.bundle.recipe}, {built.bundle.size / 1e6:.1f} MB")
     forms.write_forms(built.bundle, args)
     return 0
+
+
+def _may_be_hub_id(path: Path) -> bool:
+    return not path.is_absolute() and len(path.parts) == 2 and path.parts[0] not in (".", "..", "~")
 
 
 def _texts(path: Path, most: int | None = MOST_TEXTS) -> list[str]:

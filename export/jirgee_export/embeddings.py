@@ -11,7 +11,7 @@ from onnx import ModelProto, helper, numpy_helper
 
 from .products import MICROSOFT, blocked, drop_unused
 
-BLOCKS = (32, 16)  # sizes that the operator takes; the first that divides the width is used
+BLOCKS = {8: (128, 64, 32, 16), 4: (32, 16)}  # sizes that the operator takes; the first that divides the width is used
 DOMINATES = 0.2  # of the file with the table in floats, from which on storing it in few bits is worth while
 
 
@@ -36,7 +36,7 @@ def quantise_table(model: ModelProto, bits: int) -> ModelProto:
     if not node or (node.input[1] and node.input[4]):
         return result
     table = numpy_helper.to_array(tables[node.input[2]])
-    block = next((size for size in BLOCKS if table.shape[1] % size == 0), None)
+    block = next((size for size in BLOCKS[bits] if table.shape[1] % size == 0), None)
     if block is None:
         return result
     ids, positions, gamma, beta = (node.input[place] for place in (0, 3, 5, 6))

@@ -18,15 +18,8 @@ from transformers import PretrainedConfig
 
 from jirgee.errors import GateError
 
+from .architectures import FUSED
 from .first_token import cut_last_layer
-
-# operator -> how many a BERT of n layers has when all of it is fused
-EXPECTED = {
-    "EmbedLayerNormalization": lambda layers: 1,
-    "Attention": lambda layers: layers,
-    "SkipLayerNormalization": lambda layers: 2 * layers,
-    "BiasGelu": lambda layers: layers,
-}
 
 
 def optimise(path: Path, config: PretrainedConfig) -> ModelProto:
@@ -53,7 +46,7 @@ def check_fusion(model: ModelProto, layers: int) -> None:
     """Raise GateError naming each fused operator whose count is not the architecture's."""
     found = count_operators(model)
     wrong = [
-        f"{name} {found[name]} of {count(layers)}" for name, count in EXPECTED.items() if found[name] != count(layers)
+        f"{name} {found[name]} of {count(layers)}" for name, count in FUSED.items() if found[name] != count(layers)
     ]
     if wrong:
         raise GateError(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .errors import BundleError, InputError
+from .errors import BundleError, InputError, optional_import
 from .tokens import TokenizerSpec
 
 SETTINGS = "jirgee.json"
@@ -69,9 +69,11 @@ def read_settings(directory: Path) -> Settings:
         return Settings(_xlmr_pieces(directory / "sentencepiece.bpe.model"))
     if kind == "AlbertTokenizer" and (directory / "spiece.model").is_file():
         return Settings(_bert_pieces(directory / "spiece.model", bool(data.get("do_lower_case", False))))
+    if (directory / "tokenizer.json").is_file():
+        return Settings(_tokenizer_json(directory, data))
     raise InputError(
         "holds no tokenizer that jirgee reads (mn_uncased.model, sentencepiece.bpe.model with XLMRobertaTokenizer, "
-        "spiece.model with AlbertTokenizer)",
+        "spiece.model with AlbertTokenizer, tokenizer.json)",
         directory,
     )
 
@@ -110,6 +112,36 @@ def _pieces(model: Path) -> Any:
         return SentencePieceProcessor(model_file=str(model))
     except (RuntimeError, OSError) as error:
         raise InputError(f"is not a SentencePiece model ({error})", model) from None
+
+
+def _tokenizer_json(directory: Path, config: dict[str, Any]) -> TokenizerSpec:
+    """A fast tokenizer of Hugging Face (WordPiece and others): with the special tokens that it puts around a text."""
+    file = directory / "tokenizer.json"
+    tokenizers = optional_import("tokenizers", "tokenizers", f"a tokenizer in {file.name}")
+    try:
+        tokenizer = tokenizers.Tokenizer.from_file(str(file))
+    except Exception as error:  # tokenizers raises no class of its own
+        raise InputError(f"is not a tokenizer ({error})", file) from None
+    plain = tokenizer.encode("0", add_special_tokens=False).ids
+    marked = tokenizer.encode("0").ids
+    place = next((i for i in range(len(marked)) if marked[i : i + len(plain)] == plain), 0)
+
+    def row(role: str, default: str) -> int:
+        given = config.get(role, default)
+        found = tokenizer.token_to_id(given["content"] if isinstance(given, dict) else str(given))
+        if found is None and role != "mask_token":
+            raise InputError(f"has no {role.replace('_', ' ')} {given!r}", file)
+        return -1 if found is None else found
+
+    return TokenizerSpec(
+        kind="tokenizers",
+        file=file.name,
+        unk_id=row("unk_token", "[UNK]"),
+        pad_id=row("pad_token", "[PAD]"),
+        prefix=tuple(marked[:place]),
+        suffix=tuple(marked[place + len(plain) :]),
+        mask_id=row("mask_token", "[MASK]"),
+    )
 
 
 def _xlmr_pieces(model: Path) -> TokenizerSpec:
