@@ -27,6 +27,7 @@ from .cli_trust import CHECK, PULL, PUSH
 from .command import Command, UsageError, device_arguments
 from .errors import Interrupted, JirgeeError
 from .labelled import read_labelled
+from .machine import return_big_blocks
 from .metrics import figures_table
 from .scorer import Scorer
 from .tune import TUNE
@@ -152,6 +153,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
     commands = COMMANDS if argv and argv[0] in COMMANDS else find_commands()
+    if commands is COMMANDS:  # not for the stages: PyTorch frees and takes big blocks all the time
+        return_big_blocks()
     if not argv or argv[0] not in commands:
         build_parser(commands).parse_args(argv)
     name, command = argv[0], commands[argv[0]]

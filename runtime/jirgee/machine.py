@@ -6,6 +6,7 @@ not the number of cores in the box. onnxruntime looks at neither quota (its issu
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import platform
@@ -95,3 +96,20 @@ def peak_rss() -> int:
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if platform.system() == "Darwin" else peak * 1024
+
+
+M_MMAP_THRESHOLD = -3  # of mallopt(3)
+
+
+def return_big_blocks(size: int = 1 << 18) -> bool:
+    """Tell glibc to give freed blocks of ``size`` bytes or more back to the system at once, for this whole process.
+
+    By default it keeps more and more of them, up to 32 MiB each; loading a model then leaves holes as large as half of
+    it. False where the C library has no such setting.
+    """
+    if platform.system() != "Linux":
+        return False
+    try:
+        return ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, size) == 1
+    except (OSError, AttributeError):
+        return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -131,3 +132,29 @@ def test_peak_memory_is_not_that_of_the_parent() -> None:
         check=True,
     )
     assert int(done.stdout) < len(ballast) < machine.peak_rss()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_freed_blocks_go_back_to_the_system() -> None:
+    """In a process of its own: after a large block was freed, blocks of a few MiB would stay in the heap."""
+    code = """
+import ctypes, sys
+from pathlib import Path
+from jirgee.machine import return_big_blocks
+if sys.argv[1] == "set": assert return_big_blocks()
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+def take(size):
+    block = libc.malloc(size); libc.memset(block, 1, size); return block
+libc.free(take(24 << 20))
+blocks = [take(4 << 20) for _ in range(20)]
+last = take(4 << 20)
+for block in blocks: libc.free(block)
+print(int(Path("/proc/self/statm").read_text().split()[1]) * 4096)
+"""
+    kept, returned = (
+        int(subprocess.run([sys.executable, "-c", code, word], check=True, capture_output=True).stdout)
+        for word in ("leave", "set")
+    )
+    assert kept - returned > 60 << 20
