@@ -12,6 +12,7 @@ from pathlib import Path
 
 from jirgee.bundle import PACKED_SUFFIX, Bundle, check_free
 from jirgee.command import UsageError
+from jirgee.errors import BundleError
 from jirgee.manifest import MANIFEST
 
 
@@ -87,6 +88,8 @@ def check(args: Namespace) -> None:
 
 
 def write_forms(bundle: Bundle, args: Namespace) -> None:
-    """Write every wanted form and say so on standard output."""
+    """Write every wanted form and say so on standard output. Raises BundleError for a cascade, which has none."""
+    if bundle.cascade and wanted(args):
+        raise BundleError(f"{bundle.path}: a cascade has no other forms; export its small model alone")
     for name, path in wanted(args).items():
         print(FORMS[name].write(bundle, path, args))

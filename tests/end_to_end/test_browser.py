@@ -109,7 +109,7 @@ def browser(tmp_path, elsewhere) -> Iterator[Any]:
         options.add_argument(flag)
     options.add_experimental_option("prefs", {"intl.accept_languages": "mn,en"})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(CHROMEDRIVER))
+    driver = webdriver.Chrome(options, webdriver.ChromeService(CHROMEDRIVER or ""))
     driver.set_script_timeout(PATIENCE)
     phone = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)

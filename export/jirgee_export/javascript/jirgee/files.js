@@ -14,6 +14,7 @@ export async function readBundle(place, onProgress = () => {}) {
   if (manifest.version !== VERSION) {
     throw new Error(`${place}: bundle format version ${manifest.version}; this module reads version ${VERSION}`);
   }
+  if (manifest.cascade) throw new Error(`${place}: cascades are not scored in JavaScript`);
   const names = ["model.onnx", manifest.tokenizer.file, ...(manifest.ngram_weight ? ["ngrams.npz"] : [])];
   const total = names.reduce((sum, name) => sum + manifest.files[name].size, 0);
   const files = new Map();
