@@ -7,6 +7,7 @@ Source: https://onnxruntime.ai/docs/performance/model-optimizations/ort-format-m
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from pathlib import Path
 
@@ -34,6 +35,7 @@ def write_ort(bundle: Bundle, out: Path, overwrite: bool = False) -> str:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.add_session_config_entry("session.save_model_format", "ORT")
         onnxruntime.InferenceSession(bundle.read(MODEL), options, providers=["CPUExecutionProvider"])
+        logging.getLogger("ort_format_model.utils").setLevel(logging.WARNING)  # it tells of a temporary file
         create_config_from_models([model], listed, enable_type_reduction=False)
         lines = [line for line in listed.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
         listed.write_text("\n".join([f"# what {out.name} needs", *lines, ""]), encoding="utf-8")
