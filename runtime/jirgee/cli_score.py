@@ -13,6 +13,7 @@ from .columns import Extras
 from .command import Command, UsageError, device_arguments, positive
 from .errors import InputError
 from .formats import FORMATS
+from .layout import LOW_MEMORY, Layout
 from .scorer import Scorer
 from .sinks import beside, publish
 
@@ -68,6 +69,9 @@ def _score_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--engine", choices=("local", "ray"), default="local", help="ray: many processes or machines")
     parser.add_argument("--workers", type=positive, metavar="N", help="of Ray (default: the processors there are)")
     parser.add_argument("--ray-address", metavar="ADDRESS", help="of a Ray cluster (default: this machine alone)")
+    parser.add_argument(
+        "--low-memory", action="store_true", help="one thread, small batches, no memory kept between them"
+    )
     device_arguments(parser)
 
 
@@ -84,6 +88,10 @@ def _score(args: Namespace) -> int:
         raise UsageError(
             "--threads needs --engine local; on Ray every worker has one thread, and --workers says how many"
         )
+    if args.low_memory and args.threads:
+        raise UsageError("--low-memory means one thread; leave --threads out")
+    if args.engine == "ray" and args.low_memory:
+        raise UsageError("--low-memory needs --engine local")
     if "-" in args.input:
         if len(args.input) > 1:
             raise UsageError("- stands alone; files go in a run of their own")
@@ -136,11 +144,15 @@ def _score(args: Namespace) -> int:
             engine = args.device, args.workers, args.ray_address
             summary = engine_ray.run(task, Bundle.load(args.bundle), *engine, progress.scored, progress.consumed)
         else:
-            scorer = stack.enter_context(Scorer.load(args.bundle, args.device, args.threads))
+            scorer = stack.enter_context(Scorer.load(args.bundle, args.device, args.threads, layout=_layout(args)))
             progress = stack.enter_context(closing(Progress(style, inputs)))
             summary = run(task, scorer, progress.scored, progress.consumed)
     progress.end(args.output, summary)
     return _report(args, task)
+
+
+def _layout(args: Namespace) -> Layout | None:
+    return LOW_MEMORY if args.low_memory else None
 
 
 def _report(args: Namespace, task: Task) -> int:
@@ -167,7 +179,7 @@ def _score_stdin(args: Namespace) -> int:
     if sys.stdin is None:
         raise InputError("standard input is closed; send the texts there, one a line")
     extras = Extras(args.flags, args.abstain_below)
-    with Scorer.load(args.bundle, args.device, args.threads) as scorer:
+    with Scorer.load(args.bundle, args.device, args.threads, layout=_layout(args)) as scorer:
         source = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
         score_stream(scorer, source, sys.stdout, args.format or "text", args.text_column, extras)
     return 0

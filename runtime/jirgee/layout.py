@@ -26,12 +26,16 @@ FORMAT = 1
 @dataclass(frozen=True)
 class Layout:
     """``workers``: batches computed at once. ``inner``: threads that compute one batch together. ``token_budget``: of
-    one batch, padding included.
+    one batch, padding included. ``arena``: keep the memory of one batch for the next.
     """
 
     workers: int
     inner: int
     token_budget: int
+    arena: bool = True
+
+
+LOW_MEMORY = Layout(workers=1, inner=1, token_budget=128, arena=False)
 
 
 def default(device: str, threads: int | None = None) -> Layout:
@@ -64,7 +68,8 @@ def remembered(bundle: Bundle) -> Layout | None:
         sound = (
             data["format"] == FORMAT
             and data["machine"] == _machine()
-            and all(type(value) is int and value > 0 for value in asdict(layout).values())
+            and all(type(value) is int and value > 0 for value in (layout.workers, layout.inner, layout.token_budget))
+            and layout.arena is True
             and layout.workers * layout.inner <= cpu_count()
             and layout.token_budget <= LARGEST_BUDGET
         )

@@ -59,10 +59,13 @@ def _has_driver() -> bool:
     return False
 
 
-def open_session(model: str | bytes, device: str, intra_threads: int, tensors_in: Path | None = None) -> Any:
+def open_session(
+    model: str | bytes, device: str, intra_threads: int, tensors_in: Path | None = None, arena: bool = True
+) -> Any:
     """An ``onnxruntime.InferenceSession`` on ``device`` (``cpu`` or ``cuda``, already chosen).
 
     ``model``: a path or the file's bytes. ``tensors_in``: the folder of the file that the bytes say tensors are in.
+    ``arena``: keep the memory of one run for the next.
     Raises BundleError if it is not a model this onnxruntime runs, MachineError if the device fell away.
     """
     ort = onnxruntime()
@@ -76,6 +79,7 @@ def open_session(model: str | bytes, device: str, intra_threads: int, tensors_in
     options.enable_mem_pattern = False
     if tensors_in:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(tensors_in))
+    options.enable_cpu_mem_arena = arena
     provider = DEVICES[device][0]
     providers = [DEVICES[name] for name in dict.fromkeys((device, "cpu"))]
     try:

@@ -47,7 +47,7 @@ class Scorer:
         self.threads, self.token_budget = layout.workers, layout.token_budget
         self.tokenizer = Tokenizer(bundle.tokenizer, bundle.read(bundle.tokenizer.file), bundle.max_tokens)
         model, folder = session_model(bundle)
-        self._session = open_session(model, device, intra_threads=layout.inner, tensors_in=folder)
+        self._session = open_session(model, device, layout.inner, folder, layout.arena)
         self._inputs = _checked_inputs(bundle, self._session)
         self._ngrams = None
         if bundle.ngram_weight:
