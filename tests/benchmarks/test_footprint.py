@@ -58,8 +58,8 @@ def test_low_memory_gives_the_same_scores(tiny_bundle: Path, samples: Path, tmp_
         [json.loads(line) for line in (tmp_path / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
         for name in ("plain", "low")
     )
-    assert [one["label"] for one in plain] == [one["label"] for one in low]
-    assert [one["score"] for one in plain] == pytest.approx([one["score"] for one in low], abs=1e-5)
+    assert [one["predicted_label"] for one in plain] == [one["predicted_label"] for one in low]
+    assert [one["predicted_score"] for one in plain] == pytest.approx([one["predicted_score"] for one in low], abs=1e-5)
 
 
 def test_low_memory_is_one_thread(tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
