@@ -111,6 +111,17 @@ def test_of_a_hybrid_the_mix_is_taught(hybrid, samples, texts):
     assert not np.allclose(wanted.numpy(), logits / 2, atol=0.1), "the n-grams have their say"
 
 
+@pytest.mark.parametrize("ngrams", ["keep", "learn"])
+def test_a_hybrid_s_ngrams_stay_beside_the_student_or_go(tmp_path, hybrid, samples, ngrams):
+    out = tmp_path / "student"
+    words = ["distill", str(hybrid), "-o", str(out), "--data", str(samples), "--layers", "1", "--epochs", "1"]
+    assert main([*words, "--ngrams", ngrams, "--quiet"]) == 0
+    figures, settings = json.loads((out / "eval_results.json").read_text()), read_settings(out)
+    assert (out / NGRAMS).exists() == (ngrams == "keep") == (settings.ngram_weight > 0)
+    assert figures["ngram_weight"] == pytest.approx(settings.ngram_weight)
+    assert main(["train", "--evaluate", str(out), str(samples), "--json"]) == 0
+
+
 def test_the_teacher_reads_each_text_once(monkeypatch, trained, texts):
     teacher = Teacher.load(trained.out, CLASSES)
     lessons = _Lessons(teacher, texts, None, 1)

@@ -21,7 +21,8 @@ from .recipe import Recipe, read_recipe
 class Distillation:
     """The choices of one run of ``jirgee distill``. ``temperature``: both sides' logits are divided by it in the loss.
     ``hidden``: weight of the hidden states' distance; ``gold``: of the labelled rows' cross-entropy, beside the
-    teacher's 1. ``most``: of the unlabelled texts, 0 for all. ``minutes``: 0 for no bound.
+    teacher's 1. ``ngrams``: a hybrid's are kept beside the student, or learned by it. ``most``: of the unlabelled
+    texts, 0 for all. ``minutes``: 0 for no bound.
     """
 
     layers: int = 3
@@ -31,6 +32,7 @@ class Distillation:
     temperature: float = 2.0
     hidden: float = 1.0
     gold: float = 0.5
+    ngrams: str = "keep"
     batch_size: int = 32
     learning_rate: float = 2e-4
     warmup: float = 0.1
@@ -54,6 +56,10 @@ TABLE = COMMON | {
     ),
     "hidden": Choice("weight of matching the teacher's hidden states", from_zero),
     "gold": Choice("weight of the labels of --data", from_zero),
+    "ngrams": Choice(
+        "of a hybrid teacher: keep (they run beside the student too, and cost next to nothing) or learn (they do not)",
+        lambda value: value in ("keep", "learn"),
+    ),
 }
 
 

@@ -1,9 +1,10 @@
 """Knowledge distillation: a student with few layers learns to say what its teacher says.
 
 Soft labels (Hinton et al. 2015, arXiv:1503.02531) and hidden states of evenly spread layers (Sun et al. 2019,
-arXiv:1908.09355), on unlabelled and labelled texts. Of a hybrid the student learns the mixed probabilities, so nothing
-but the student runs later. The teacher reads each text once: its soft labels and first-token states are kept in memory.
-Dev rows choose the epoch and the temperature; no weight is fitted on them.
+arXiv:1908.09355), on unlabelled and labelled texts. Of a hybrid the student learns the mixed probabilities; it keeps
+the n-grams beside it, which cost next to nothing, unless it is to do without them. The teacher reads each text once:
+its soft labels and first-token states are kept in memory. Dev rows choose the epoch and how the student is mixed; no
+weight of the model is fitted on them.
 """
 
 from __future__ import annotations
@@ -79,25 +80,29 @@ def distill(
 
     with memory_advice(f"lower --batch-size (now {choices.batch_size})"):
         course = _train(student, lessons, choices, judge, say)
-    agreement = float((course.logits.argmax(axis=1) == said.argmax(axis=1)).mean())
-    mix = Mix() if gold is None else fit_mix(course.logits, None, gold)
+    ngrams = teacher.ngram_logits(judged) if choices.ngrams == "keep" else None
+    mix = Mix()
+    if gold is not None or ngrams is not None:
+        mix = fit_mix(course.logits, ngrams, said.argmax(axis=1) if gold is None else gold)
+    agreement = float((mix.probs(course.logits, ngrams).argmax(axis=1) == said.argmax(axis=1)).mean())
     ratio = operations(teacher.model.config, lessons.mean_length) / operations(student.config, lessons.mean_length)
     results: dict[str, Any] = {}
     if data and gold is not None:
-        student_figures = evaluate(cross_fitted(course.logits, None, gold, choices.seed), gold, classes)
+        student_figures = evaluate(cross_fitted(course.logits, ngrams, gold, choices.seed), gold, classes)
         teacher_figures = evaluate(Mix().probs(said), gold, classes)
         plain = evaluate(Mix().probs(course.logits), gold, classes)
         brief = ("accuracy", "macro_f1", "ece")
         results |= student_figures | original_metrics(student_figures, classes)
         results |= {"eval_loss": plain["loss"], "ece_uncalibrated": plain["ece"]}
         results |= {"teacher": {name: teacher_figures[name] for name in brief}}
-        results |= {"student": {name: plain[name] for name in brief}}
+        results |= {"student": {name: student_figures[name] for name in brief}}
+        results |= {"encoder": {name: plain[name] for name in brief}}
         results |= {"train_rows": len(data.train), "dev_rows": len(data.dev)}
     results |= {
         "global_step": course.step,
         "loss": course.loss,
         "temperature": mix.temperature,
-        "ngram_weight": 0.0,
+        "ngram_weight": mix.ngram_weight,
         "agreement": agreement,
         "judged_on": len(judged),
         "layers": [teacher.model.config.num_hidden_layers, choices.layers],
@@ -107,13 +112,15 @@ def distill(
         "machine": describe(),
         "history": course.history,
     }
-    settings = replace(teacher.settings, temperature=mix.temperature, ngram_weight=0.0)
+    settings = replace(teacher.settings, temperature=mix.temperature, ngram_weight=mix.ngram_weight)
     staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         with write_errors(out, lambda: "make room, or write elsewhere with -o"):
             checkpoint = staging / "checkpoint"
             checkpoint.mkdir()
             save_checkpoint(student.cpu(), directory, settings, checkpoint)
+            if mix.ngram_weight and teacher.ngrams:
+                (checkpoint / bundle.NGRAMS).write_bytes(teacher.ngrams.to_bytes())
             record = f"teacher = {json.dumps(directory.name, ensure_ascii=False)}\n{choices.to_toml()}"
             (checkpoint / "distill.toml").write_text(record, encoding="utf-8")
             write_results(results, checkpoint)
