@@ -14,7 +14,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from json import dumps, loads
 from pathlib import Path
 
@@ -139,7 +139,7 @@ def combine(
     named = large.tokenizer.file
     if small.files.get(named) != large.files[named]:  # else both read one file
         files[LARGE + named] = large.read(named)
-        facts["tokenizer"] = type(large.tokenizer)(**vars(large.tokenizer) | {"file": LARGE + named})
+        facts["tokenizer"] = replace(large.tokenizer, file=LARGE + named)
     files |= {LARGE + name: large.read(name) for name in (MODEL, NGRAMS) if name in large.files}
     fields = small.facts | {
         "cascade": facts | {"threshold": choice.threshold},

@@ -149,7 +149,7 @@ def _cascade(args: Namespace) -> int:
                 _export(part, part.output)
                 source = part.output
             bundles.append(Bundle.load(source))
-        bundle, report = combine(*bundles, texts, args.agreement, args.output, args.overwrite)
+        bundle, report = combine(bundles[0], bundles[1], texts, args.agreement, args.output, args.overwrite)
     print(
         f"{args.output}: the small model answers {1 - report['deferred']:.1%} of {report['texts']} texts; labels are "
         f"the large one's on {report['agreement_measured']:.4f} (95 % confidence: {report['at_least']:.4f} or more); "

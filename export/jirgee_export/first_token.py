@@ -8,6 +8,8 @@ token before. They stay float: what they were worth in 8 bits is gone.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, helper, numpy_helper
@@ -77,7 +79,7 @@ def _attention_of_one(model: ModelProto, attention: NodeProto, first: str, out: 
 
     nodes: list[NodeProto] = []
 
-    def add(kind: str, inputs: list[str], output: str, **attributes: object) -> str:
+    def add(kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
         name = output if output == out else f"{prefix}_{output}"
         domain = "com.microsoft" if kind == "FusedMatMul" else ""
         nodes.append(helper.make_node(kind, inputs, [name], f"{prefix}_{output}_node", domain=domain, **attributes))
@@ -110,7 +112,7 @@ def _padding_penalty(model: ModelProto, prefix: str, nodes: list[NodeProto]) -> 
         ("axis", np.array([1])),
     ):
         model.graph.initializer.append(numpy_helper.from_array(np.asarray(array), f"{prefix}_{name}"))
-    steps = (
+    steps: tuple[tuple[str, list[str], str, dict[str, Any]], ...] = (
         ("Cast", ["attention_mask"], "mask_float", {"to": onnx.TensorProto.FLOAT}),
         ("Sub", [f"{prefix}_mask_float", f"{prefix}_one"], "mask_less_one", {}),
         ("Mul", [f"{prefix}_mask_less_one", f"{prefix}_masked"], "penalty", {}),

@@ -71,18 +71,20 @@ def pair(tiny_bundle, tmp_path_factory):
     """The tiny bundle as the large model, and one with a temperature of 2, that is, less sure, as the small one."""
     large = Bundle.load(tiny_bundle)
     files = {name: large.read(name) for name in large.files}
-    small = write(tmp_path_factory.mktemp("small") / "small", files, **large.facts | {"temperature": 2.0})
+    small = write(
+        tmp_path_factory.mktemp("small") / "small", files, overwrite=False, **large.facts | {"temperature": 2.0}
+    )
     return small, large
 
 
 @pytest.fixture(scope="module")
 def cascade(pair, sample_texts, tmp_path_factory):
-    bundle, report = combine(*pair, sample_texts, 0.9, tmp_path_factory.mktemp("cascade") / "both")
+    bundle, report = combine(pair[0], pair[1], sample_texts, 0.9, tmp_path_factory.mktemp("cascade") / "both")
     # The two agree everywhere, so that every text would be the small one's; ask for sureness instead.
     threshold = float(np.median(jirgee.Scorer.load(pair[0], "cpu").score(sample_texts).confidence))
     files = {name: bundle.read(name) for name in bundle.files}
     fields = bundle.facts | {"cascade": {**(bundle.cascade or {}), "threshold": threshold}}
-    return write(tmp_path_factory.mktemp("cascade") / "half", files, **fields), report
+    return write(tmp_path_factory.mktemp("cascade") / "half", files, overwrite=False, **fields), report
 
 
 @pytest.mark.parametrize("packed", [False, True])
