@@ -28,6 +28,7 @@ from .errors import Interrupted, JirgeeError
 from .labelled import read_labelled
 from .machine import return_big_blocks
 from .metrics import figures_table
+from .providers import auto_note
 from .scorer import Scorer
 from .tune import TUNE
 
@@ -172,7 +173,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if "-h" not in argv and "--help" not in argv:
             command.check(name)
-        code = command.run(parser.parse_args(argv[1:]))
+        args = parser.parse_args(argv[1:])
+        if commands is COMMANDS and getattr(args, "device", None) == "auto" and (note := auto_note()):
+            print(f"jirgee: {note}", file=sys.stderr)
+        code = command.run(args)
         if sys.stdout is not None:
             sys.stdout.flush()
         return code

@@ -10,6 +10,7 @@ from .bundle import Bundle, copy
 from .command import Command, UsageError
 from .errors import BundleError
 from .hub import pull, push, repo_id
+from .providers import DEVICES
 
 
 def _check_arguments(parser: ArgumentParser) -> None:
@@ -17,7 +18,7 @@ def _check_arguments(parser: ArgumentParser) -> None:
 
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="cpu", help="where to score (default cpu)")
+    parser.add_argument("--device", choices=("auto", *DEVICES), default="cpu", help="where to score (default cpu)")
     parser.add_argument(
         "--limit",
         type=_share,

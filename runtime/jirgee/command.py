@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from .errors import MissingPackage
+from .providers import DEVICES
 
 
 class UsageError(Exception):
@@ -53,9 +54,9 @@ def device_arguments(parser: ArgumentParser) -> None:
     """``--device`` and ``--threads``, for every command that runs a bundle."""
     parser.add_argument(
         "--device",
-        choices=("auto", "cpu", "cuda"),
+        choices=("auto", *DEVICES),
         default="auto",
-        help="where the model runs (default auto)",
+        help="where the model runs (default auto: cuda where it works, else cpu)",
     )
     parser.add_argument(
         "--threads",

@@ -122,7 +122,7 @@ def _start(ray: Any, stack: ExitStack, workers: int | None, address: str | None,
         there = ray.cluster_resources()
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise MachineError(f"--engine ray{f' at {address}' if address else ''}: {_line(error)}") from None
-    most = int(there.get("GPU", 0) if device == "cuda" else there.get("CPU", 0) - 1)
+    most = int(there.get("GPU", 0) if device != "cpu" else there.get("CPU", 0) - 1)
     if most < (workers or 1):
         raise MachineError(f"--engine ray: this cluster has room for {most} workers on {device}; pass --workers {most}")
     return workers or most
@@ -139,7 +139,7 @@ def _parts(ray: Any, task: Task, bundle: Bundle, columns: Columns, device: str, 
     scoring = bundle.path.resolve(), device, columns
     files = ray.data.from_items(list(range(len(task.inputs))), override_num_blocks=len(task.inputs))
     chunks = files.map_batches(read, fn_kwargs=reading, num_cpus=0.5, concurrency=min(2, len(task.inputs)), **blocks)
-    needs = {"num_cpus": 1, "num_gpus": 1 if device == "cuda" else 0, "concurrency": workers}
+    needs = {"num_cpus": 1, "num_gpus": 0 if device == "cpu" else 1, "concurrency": workers}
     scored = chunks.map_batches(Worker, fn_constructor_args=scoring, **needs, **blocks)
     try:
         for block in scored.iter_batches(**blocks):

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from .bundle import Bundle
-from .machine import cpu_count, cpu_model
+from .machine import cpu_count, cpu_model, user_cache
+from .providers import DEVICES
 
-TOKEN_BUDGET = {"cpu": 512, "cuda": 16384}  # tokens of one batch, padding included
+TOKEN_BUDGET = dict.fromkeys(DEVICES, 16384) | {"cpu": 512}  # tokens of one batch, padding included
 LARGEST_BUDGET = 1 << 20
 FORMAT = 1
 
@@ -84,6 +85,9 @@ def _machine() -> dict[str, Any]:
 
 def _path(bundle: Bundle) -> Path:
     """Raises RuntimeError where there is no home directory."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or Path.home() / ".cache"
-    name = hashlib.sha256(repr(sorted(bundle.files.items())).encode()).hexdigest()[:32]
-    return Path(base) / "jirgee" / "layouts" / f"{name}.json"
+    return user_cache() / "layouts" / f"{fingerprint(bundle)}.json"
+
+
+def fingerprint(bundle: Bundle) -> str:
+    """A name for what is kept about this very bundle: of the hashes of all its files."""
+    return hashlib.sha256(repr(sorted(bundle.files.items())).encode()).hexdigest()[:32]

@@ -98,6 +98,12 @@ def peak_rss() -> int:
     return peak if platform.system() == "Darwin" else peak * 1024
 
 
+def user_cache() -> Path:
+    """The folder for what jirgee finds out about this machine. Raises RuntimeError where there is no home directory."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or Path.home() / ".cache"
+    return Path(base) / "jirgee"
+
+
 M_MMAP_THRESHOLD = -3  # of mallopt(3)
 
 

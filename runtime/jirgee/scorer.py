@@ -22,6 +22,7 @@ import numpy as np
 
 from .bundle import Bundle
 from .cache import ScoreCache
+from .cuda import Bound, provider_options, rows_of, widths
 from .errors import BundleError, MachineError
 from .heads import Heads
 from .int8 import EXACT, probe
@@ -29,7 +30,7 @@ from .layout import TOKEN_BUDGET, Layout, default, remembered
 from .mapped import session_model
 from .ngrams import NgramModel
 from .plan import Batch, plan
-from .providers import choose_device, open_session
+from .providers import DEVICES, choose_device, open_session
 from .scores import Scores, softmax
 from .tokens import Encoded, Tokenizer, TokenizerSpec
 
@@ -43,12 +44,16 @@ class Scorer:
     """Scores texts with one bundle on one device. Safe to share between threads; holds no global state."""
 
     def __init__(self, bundle: Bundle, device: str, layout: Layout, cache_texts: int):
+        if "enable_cuda_graph" in DEVICES[device][1]:
+            layout = replace(layout, workers=1)  # graphs are not to be replayed by several threads
         self.bundle, self.device, self.layout = bundle, device, layout
         self.threads, self.token_budget = layout.workers, layout.token_budget
         self.tokenizer = Tokenizer(bundle.tokenizer, bundle.read(bundle.tokenizer.file), bundle.max_tokens)
         model, folder = session_model(bundle)
-        self._session = open_session(model, device, layout.inner, folder, layout.arena)
+        more = provider_options(bundle, device)
+        self._session = open_session(model, device, layout.inner, folder, layout.arena, more)
         self._inputs = _checked_inputs(bundle, self._session)
+        self._bound = None if device == "cpu" else Bound(self._session, self._inputs, len(bundle.labels), device)
         self._ngrams = None
         if bundle.ngram_weight:
             self._ngrams = NgramModel.from_bytes(bundle.read(bundle.ngrams_file), len(bundle.labels))
@@ -69,8 +74,9 @@ class Scorer:
     ) -> Scorer:
         """Open a bundle for scoring.
 
-        ``device``: ``cpu``, ``cuda`` (an error where it cannot be used) or ``auto``. ``threads``: worker threads, by
-        default as many as the affinity mask and the container's quota allow. ``token_budget``: tokens in one batch.
+        ``device``: ``auto`` or a row of ``providers.DEVICES`` (an error where it cannot be used). ``threads``: worker
+        threads, by default as many as the affinity mask and the container's quota allow. ``token_budget``:
+        tokens in one batch.
         ``layout``: both at once and more; by default what ``jirgee tune`` found, where neither of the two is given.
         ``cache_texts``: how many distinct texts' scores to remember between calls, 0 for none.
         Raises BundleError for a bad bundle, MachineError for a device that is not there, MissingPackage without
@@ -119,7 +125,7 @@ class Scorer:
                 encoded = self.tokenizer.encode(window_texts)
                 truncated[window], unknown[window] = encoded.truncated, _unknown_share(encoded, self.bundle.tokenizer)
                 tokens += len(encoded.ids)
-                batches = plan(encoded.lengths, self.token_budget)
+                batches = self._plan(encoded)
                 planned += sum(batch.tokens for batch in batches)
                 pending.append(
                     [(window[batch.rows], self._workers.submit(self._run, encoded, batch)) for batch in batches]
@@ -165,7 +171,7 @@ class Scorer:
     def score_ids(self, encoded: Encoded, texts: Sequence[str]) -> np.ndarray:
         """Probabilities float32 [n, k] of token ids as they are. ``texts``: what a hybrid's n-grams read, one each."""
         logits = np.zeros((len(encoded), len(self.bundle.labels)))
-        batches = plan(encoded.lengths, self.token_budget)
+        batches = self._plan(encoded)
         pending = [(batch.rows, self._workers.submit(self._run, encoded, batch)) for batch in batches]
         if self._ngrams:
             logits += self.bundle.ngram_weight * self._ngrams.logits(texts)
@@ -173,12 +179,19 @@ class Scorer:
             logits[rows] += result.result() / self.bundle.temperature
         return softmax(logits)
 
+    def _plan(self, encoded: Encoded) -> list[Batch]:
+        lengths = widths(encoded.lengths, self.bundle.max_tokens) if self._bound else encoded.lengths
+        return plan(lengths, self.token_budget)
+
     def _run(self, encoded: Encoded, batch: Batch) -> np.ndarray:
         ids, mask = encoded.padded(batch.rows, batch.width, self.bundle.tokenizer.pad_id)
         arrays = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
         feed = {name: arrays[name].astype(dtype, copy=False) for name, dtype in self._inputs.items()}
         try:
-            logits = self._session.run(None, feed)[0]
+            if self._bound:
+                logits = self._bound.run(feed, rows_of(len(ids), self.token_budget // batch.width))
+            else:
+                logits = self._session.run(None, feed)[0]
         except Exception as error:  # onnxruntime raises its own classes, one per status code
             text = " ".join(str(error).split())
             hint = "; lower the token budget" if "alloc" in text.lower() or "memory" in text.lower() else ""

@@ -26,7 +26,7 @@ from .bundle import CARD
 from .errors import InputError
 from .gate import Gate
 from .request_log import RequestLog
-from .scorer import Scorer
+from .scorer import TOKEN_BUDGET, Scorer
 from .telemetry import Telemetry
 
 __all__ = ["Settings", "create_app"]
@@ -34,7 +34,7 @@ __all__ = ["Settings", "create_app"]
 T = TypeVar("T")
 log = logging.getLogger("jirgee.server")
 PROBES = 64
-BATCH_TOKENS = {"cpu": 128, "cuda": 16384}  # on a CPU more are not faster, and whoever comes next waits for them
+BATCH_TOKENS = TOKEN_BUDGET | {"cpu": 128}  # on a CPU more are not faster, and whoever comes next waits for them
 EXPLAINING = 4  # explanations that run or wait; each is some dozens of texts
 
 

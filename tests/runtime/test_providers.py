@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from jirgee import providers
 from jirgee.errors import BundleError, MachineError, MissingPackage
 
-CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 
 
 class FakeSession:
@@ -163,3 +164,57 @@ def test_the_real_onnxruntime_refuses_a_model_of_nonsense() -> None:
     with pytest.raises(BundleError, match="cannot run this model") as error:
         providers.open_session(b"this is no protobuf", "cpu", 1)
     one_line(error)
+
+
+def test_tensorrt_has_cuda_and_the_cpu_behind_it(ort: Any) -> None:
+    ort.InferenceSession.starts_on = (TENSORRT, CUDA, CPU)
+    session = providers.open_session("model.onnx", "tensorrt", 1, more={"trt_fp16_enable": "1"})
+    assert [name for name, _ in session.asked] == [TENSORRT, CUDA, CPU]
+    assert session.asked[0][1] == {"trt_fp16_enable": "1"}
+
+
+def test_tensorrt_that_does_not_load_is_an_error_with_the_loaders_words(
+    ort: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(name: str) -> None:
+        raise OSError(f"libnvinfer.so.10: cannot open shared object file (for {name.rpartition('_')[2]})")
+
+    ort.InferenceSession.starts_on = (CUDA, CPU)
+    monkeypatch.setattr("jirgee.providers.ctypes.CDLL", absent)
+    monkeypatch.setattr("jirgee.providers.platform.system", lambda: "Linux")
+    with pytest.raises(MachineError) as error:
+        providers.open_session(b"", "tensorrt", 1)
+    text = one_line(error)
+    assert f"fell back to {CUDA}" in text
+    assert "libnvinfer.so.10: cannot open shared object file (for tensorrt.so)" in text
+    assert "--device cuda" in text
+
+
+def test_tensorrt_without_its_provider_names_cuda(ort: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    ort.available = [CUDA, CPU]
+    driver(monkeypatch, True)
+    with pytest.raises(MachineError, match=r"--device tensorrt: .*built without it; use --device cuda"):
+        providers.choose_device("tensorrt")
+    ort.available = [TENSORRT, CUDA, CPU]
+    assert providers.choose_device("tensorrt") == "tensorrt"
+
+
+def test_what_onnxruntime_prints_while_it_starts_is_not_among_the_results(
+    ort: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ort.preload_dlls = lambda: print("Failed to load libcudart.so.12")
+    ort.InferenceSession.starts_on = (CUDA, CPU)
+    providers.open_session(b"", "cuda", 1)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("has_driver", "said"), [(True, None), (False, "taking the CPU.*no NVIDIA driver")])
+def test_auto_says_why_the_gpu_wheel_is_not_used(
+    ort: Any, monkeypatch: pytest.MonkeyPatch, has_driver: bool, said: str | None
+) -> None:
+    ort.available = [CUDA, CPU]
+    driver(monkeypatch, has_driver)
+    assert providers.auto_note() is None, "the GPU wheel is not installed here"
+    monkeypatch.setattr(providers, "distribution", lambda name: name)
+    note = providers.auto_note()
+    assert note is None if said is None else re.search(said, note or "")
