@@ -34,8 +34,8 @@ FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 def widths(lengths: np.ndarray, widest: int) -> np.ndarray:
     """int64 [n]: ``lengths`` rounded up to multiples of 8 up to 64, of 16 up to 128, of 32 up to 256 and so on.
 
-    At most an eighth is added from 64 tokens on, and at most 7 tokens below. None exceeds ``widest``, the most
-    that the model takes.
+    Less than a quarter is added from 64 tokens on, and at most 7 tokens below. None exceeds ``widest``, the most that
+    the model takes.
     """
     lengths = np.asarray(lengths, dtype=np.int64)
     doublings = np.floor(np.log2(np.maximum(lengths - 1, 1)))

@@ -19,12 +19,14 @@ from jirgee.scorer import Scorer
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = "CPUExecutionProvider"
+PADDED = 1e-5  # what padding may change in 32-bit floats, as in test_scorer; buffers alone: 1e-6
 
 
 @pytest.fixture
 def graphed(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scorer]:
     """A scorer that does all it does on ``cuda-graph``, but with the CPU's provider under it."""
     monkeypatch.setitem(providers.DEVICES, "cuda-graph", (CPU, {"enable_cuda_graph": "1"}))
+    monkeypatch.setitem(providers.BEHIND, "cuda-graph", ())
     monkeypatch.setattr(providers, "why_not", lambda device: None)
     with Scorer.load(tiny_bundle, "cuda-graph", threads=3, token_budget=600) as loaded:
         yield loaded
@@ -34,7 +36,7 @@ def test_widths_are_few_near_and_never_too_wide() -> None:
     lengths = np.arange(1, 513)
     rounded = widths(lengths, 512)
     assert (rounded >= lengths).all()
-    assert (rounded[64:] - lengths[64:] <= lengths[64:] / 8 * 2).all()
+    assert (rounded[64:] - lengths[64:] < lengths[64:] / 4).all()
     assert (rounded[:64] - lengths[:64] <= 7).all()
     assert len(set(rounded.tolist())) == 20
     assert widths(np.array([1, 8, 9, 64, 65, 130]), 512).tolist() == [8, 8, 16, 64, 80, 160]
@@ -46,11 +48,13 @@ def test_rows_are_powers_of_two_up_to_a_full_batch() -> None:
     assert rows_of(1, 0) == 1, "a text longer than the budget"
 
 
-def test_scores_through_buffers_are_those_without(graphed: Scorer, scorer: Scorer, sample_texts: list[str]) -> None:
+def test_scores_through_rounded_shapes_and_buffers_are_those_without(
+    graphed: Scorer, scorer: Scorer, sample_texts: list[str]
+) -> None:
     assert graphed._bound
     assert graphed._bound.graphs
     for texts in (sample_texts[:200], sample_texts[:1], sample_texts[100:207]):
-        np.testing.assert_allclose(graphed.score(texts).probs, scorer.score(texts).probs, atol=1e-6)
+        np.testing.assert_allclose(graphed.score(texts).probs, scorer.score(texts).probs, atol=PADDED)
     assert graphed.threads == 1, "CUDA graphs are not for several threads"
 
 
