@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel
@@ -64,7 +65,7 @@ def _from_distilbert(model: PreTrainedModel) -> PreTrainedModel:
         "max_position_embeddings": config.max_position_embeddings,
     }
     bert = _bert(model, sizes, names, model.state_dict())
-    bert.bert.pooler.activation = torch.nn.ReLU()
+    cast(Any, bert).bert.pooler.activation = torch.nn.ReLU()
     return bert
 
 
@@ -75,7 +76,7 @@ def _from_roberta(model: PreTrainedModel) -> PreTrainedModel:
         (r"^classifier\.dense", "bert.pooler.dense"),
         (r"^classifier\.out_proj", "classifier"),
     )
-    first = config.pad_token_id + 1  # the row of the first position
+    first = (config.pad_token_id or 0) + 1  # the row of the first position
     state, place = model.state_dict(), "roberta.embeddings.position_embeddings.weight"
     state[place] = state[place][first:]
     same = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act")
@@ -97,7 +98,7 @@ def _bert(model: PreTrainedModel, sizes: dict, names: tuple[tuple[str, str], ...
     bert = BertForSequenceClassification(
         BertConfig(
             vocab_size=config.vocab_size,
-            pad_token_id=config.pad_token_id,
+            pad_token_id=config.pad_token_id or 0,
             type_vocab_size=2,
             layer_norm_eps=getattr(config, "layer_norm_eps", 1e-12),
             num_labels=config.num_labels,

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -89,11 +90,15 @@ def build(
         say("exporting the graph")
         exported = for_export(opened.model)
         export_graph(exported, work / "graph.onnx")
-        source = Source(optimise(work / "graph.onnx", exported.config), _calibration(opened, evidence.texts))
+        calibration = _calibration(opened, evidence.texts)
+
+        @cache
+        def source(one_query: bool) -> Source:
+            return Source(optimise(work / "graph.onnx", exported.config, one_query), calibration)
 
         def tried(name: str) -> Trial:
             say(f"quantising and verifying: {name}")
-            return attempt(name, opened, source, evidence, limits, work / name)
+            return attempt(name, opened, source(RECIPES[name].one_query), evidence, limits, work / name)
 
         exact = tried("fp32")
         _check_graph(exact)

@@ -18,9 +18,12 @@ FIRST_TOKEN_QUERY, FIRST_TOKEN_SCORES = "_asked_node", "_scores_node"  # how the
 MASKED = -1e9  # added to the score of padding; its softmax is 0
 
 
-def cut_last_layer(model: ModelProto) -> bool:
+def cut_last_layer(model: ModelProto, one_query: bool = True) -> bool:
     """Rewrite everything behind the second last layer for the first token. False (and no change) if the head reads
     more than that.
+
+    ``one_query``: the attention too. Its products of a single query are summed in an order that depends on the shape
+    of the batch; without it, the fused attention stays, and the cut is made behind it.
     """
     graph = model.graph
     users: dict[str, list[NodeProto]] = {}
@@ -38,7 +41,13 @@ def cut_last_layer(model: ModelProto) -> bool:
 
     first = f"{residual}_first"
     cut = [helper.make_node("Gather", [residual, pick.input[1]], [first], f"{attention.name}_first", axis=1)]
-    cut += _attention_of_one(model, attention, first, f"{attended}_first")
+    if one_query:
+        cut += _attention_of_one(model, attention, first, f"{attended}_first")
+    else:
+        taken = helper.make_node(
+            "Gather", [attended, pick.input[1]], [f"{attended}_first"], f"{attention.name}_attended", axis=1
+        )
+        cut += [attention, taken]
     for name, replacement, consumers in (
         (attended, f"{attended}_first", users[attended]),
         (residual, first, [first_norm]),

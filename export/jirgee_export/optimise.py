@@ -22,8 +22,10 @@ from .architectures import FUSED
 from .first_token import cut_last_layer
 
 
-def optimise(path: Path, config: PretrainedConfig) -> ModelProto:
-    """Fuse and rewrite the graph of ``path``, a model of the BERT family. Raises GateError if fusion is incomplete."""
+def optimise(path: Path, config: PretrainedConfig, one_query: bool = True) -> ModelProto:
+    """Fuse and rewrite the graph of ``path``, a model of the BERT family. ``one_query``: as ``cut_last_layer`` has it.
+    Raises GateError if fusion is incomplete.
+    """
     fused = optimizer.optimize_model(
         str(path), "bert", num_heads=config.num_attention_heads, hidden_size=config.hidden_size, opt_level=0
     )
@@ -31,7 +33,7 @@ def optimise(path: Path, config: PretrainedConfig) -> ModelProto:
     model = fused.model
     check_fusion(model, config.num_hidden_layers)
     fold_segments(model)
-    cut_last_layer(model)
+    cut_last_layer(model, one_query)
     prune(model)
     if "com.microsoft" not in {opset.domain for opset in model.opset_import}:
         model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))

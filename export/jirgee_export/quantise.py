@@ -29,7 +29,8 @@ STATIC_SMOOTHING = 0.8  # one scale for all texts has to hold every channel's pe
 class Recipe:
     """``apply``: the fused fp32 graph and its calibration -> the graph as stored. ``safe_on``: ``any`` CPU, or only
     those with ``int8_dot``; ``why``: the reason. ``fallback``: only worth its time if no row before it passed.
-    ``lowered``: ``lower.py`` puts it into the operators of the CPU.
+    ``lowered``: ``lower.py`` puts it into the operators of the CPU. ``one_query``: the last attention is computed for
+    the first token alone, which is faster, but not to the last bit the same in every batch.
     """
 
     about: str
@@ -38,6 +39,7 @@ class Recipe:
     safe_on: str = "any"
     fallback: bool = False
     lowered: bool = True
+    one_query: bool = True
 
     def safe_here(self) -> bool:
         """Whether this CPU computes it as it is meant; measured, not looked up."""
@@ -84,12 +86,14 @@ RECIPES: dict[str, Recipe] = {
         "7-bit weights; activations in 8 bits with calibrated scales: scores do not depend on batch-mates at all",
         _16_BITS,
         _products(Form("int7", "static"), STATIC_SMOOTHING),
+        one_query=False,
     ),
     "int8-static-full": Recipe(
         "as int8-static, with 8-bit weights",
         _32_BITS,
         _products(Form("int8", "static"), STATIC_SMOOTHING),
         safe_on="int8_dot",
+        one_query=False,
     ),
     "int8": Recipe(
         "7-bit weights, a scale per channel; activations in 8 bits, a scale per token",

@@ -73,7 +73,7 @@ def open_checkpoint(given: Path | str, labels: Sequence[str] = (), data: Path | 
 def _positions(model: PreTrainedModel) -> int:
     """The longest encoding that the model has positions for; RoBERTa's begin behind the row of the padding."""
     config = model.config
-    first = config.pad_token_id + 1 if "roberta" in config.model_type or config.model_type == "camembert" else 0
+    first = (config.pad_token_id or 0) + 1 if "roberta" in config.model_type or config.model_type == "camembert" else 0
     return config.max_position_embeddings - first
 
 

@@ -104,7 +104,7 @@ class Pieces:
                 if number == PIECES and isinstance(value, memoryview):
                     parts = {n: part for n, _, part in fields(value)}
                     names.append(bytes(parts[PIECE]).decode())  # pyright: ignore[reportArgumentType]
-                    scores.append(struct.unpack("<f", parts[SCORE])[0] if SCORE in parts else 0.0)
+                    scores.append(struct.unpack("<f", parts[SCORE])[0] if SCORE in parts else 0.0)  # pyright: ignore[reportArgumentType]
                     ordinary.append(parts.get(TYPE, NORMAL) == NORMAL)
                 elif number == TRAINER and isinstance(value, memoryview):
                     kind = {n: part for n, _, part in fields(value)}.get(MODEL_TYPE, kind)
@@ -179,8 +179,8 @@ def cut_table(model: PreTrainedModel, rows: np.ndarray) -> None:
     padding = None if table.padding_idx is None else int(np.searchsorted(rows, table.padding_idx))
     model.set_input_embeddings(torch.nn.Embedding(*weight.shape, padding_idx=padding, _weight=weight))
     model.config.vocab_size = len(rows)
-    if getattr(model.config, "pad_token_id", None) is not None:
-        model.config.pad_token_id = int(np.searchsorted(rows, model.config.pad_token_id))
+    if (padding_id := model.config.pad_token_id) is not None:
+        model.config.pad_token_id = int(np.searchsorted(rows, padding_id))
 
 
 def trim_checkpoint(opened: Checkpoint, texts: Sequence[str], least: int, out: Path) -> tuple[Checkpoint, Trimming]:
