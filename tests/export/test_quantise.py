@@ -18,7 +18,9 @@ from .conftest import not_a_number, random_batch, run_graph, run_torch, scale_sp
 EIGHT_BIT = [name for name in RECIPES if name.startswith("int8")]
 SEVEN_BIT = [name for name in EIGHT_BIT if "7-bit" in RECIPES[name].why]
 SUMMED_IN_16_BITS = [name for name in EIGHT_BIT if RECIPES[name].safe_on == "int8_dot"]
-NEAR = {"fp32": 1e-5, "fp16": 2e-3, "int4": 0.1}
+# Calibrated on texts; random ids go beyond what was seen there.
+STATIC = {name: 0.1 for name in RECIPES if "static" in name}
+NEAR = {"fp32": 1e-5, "fp16": 2e-3, "int4": 0.1} | STATIC
 
 
 def weights(model, *kinds):
