@@ -94,7 +94,8 @@ def build(
 
         @cache
         def source(one_query: bool) -> Source:
-            return Source(optimise(work / "graph.onnx", exported.config, one_query), calibration)
+            graph = optimise(work / "graph.onnx", exported.config, one_query, opened.settings.max_tokens)
+            return Source(graph, calibration)
 
         def tried(name: str) -> Trial:
             say(f"quantising and verifying: {name}")

@@ -22,9 +22,9 @@ from .architectures import FUSED
 from .first_token import cut_last_layer
 
 
-def optimise(path: Path, config: PretrainedConfig, one_query: bool = True) -> ModelProto:
+def optimise(path: Path, config: PretrainedConfig, one_query: bool = True, max_tokens: int | None = None) -> ModelProto:
     """Fuse and rewrite the graph of ``path``, a model of the BERT family. ``one_query``: as ``cut_last_layer`` has it.
-    Raises GateError if fusion is incomplete.
+    ``max_tokens``: the longest encoding, whose positions are kept (None: all). Raises GateError if fusion is not whole.
     """
     fused = optimizer.optimize_model(
         str(path), "bert", num_heads=config.num_attention_heads, hidden_size=config.hidden_size, opt_level=0
@@ -33,11 +33,19 @@ def optimise(path: Path, config: PretrainedConfig, one_query: bool = True) -> Mo
     model = fused.model
     check_fusion(model, config.num_hidden_layers)
     fold_segments(model)
+    cut_positions(model, max_tokens)
     cut_last_layer(model, one_query)
     prune(model)
     if "com.microsoft" not in {opset.domain for opset in model.opset_import}:
         model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
     return model
+
+
+def cut_positions(model: ModelProto, count: int | None) -> None:
+    """Keep the first ``count`` rows of the table of positions; no text is longer. None keeps them all."""
+    node = next(node for node in model.graph.node if node.op_type == "EmbedLayerNormalization")
+    table = next(tensor for tensor in model.graph.initializer if tensor.name == node.input[3])
+    table.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(table)[:count].copy(), table.name))
 
 
 def count_operators(model: ModelProto) -> Counter[str]:

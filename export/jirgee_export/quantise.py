@@ -131,6 +131,7 @@ RECIPES: dict[str, Recipe] = {
         "4-bit weights in blocks of 32 (MatMulNBits) and a 4-bit embedding table: the smallest file",
         "weight-only operator: its kernels choose the instruction, none adds in 16 bits",
         _products(Form("block4", "block"), table_bits=4),
+        one_query=False,  # its products stay float, which is faster and larger
     ),
     "fp16": Recipe(
         "16-bit floats, for CUDA",

@@ -157,3 +157,12 @@ def test_the_expected_counts_follow_the_layers():
     check_fusion(onnx.helper.make_model(graph), 12)
     with pytest.raises(GateError):
         check_fusion(onnx.helper.make_model(graph), 11)
+
+
+def test_only_positions_that_a_text_can_have_are_kept(plain_graph, tiny_model):
+    whole, short = (optimise(plain_graph, tiny_model.config, max_tokens=count) for count in (None, 24))
+    ids, mask = random_batch(8, 24)
+    assert np.array_equal(run_graph(whole, ids, mask), run_graph(short, ids, mask))
+    rows = tiny_model.config.max_position_embeddings - 24
+    saved = len(whole.SerializeToString()) - len(short.SerializeToString())
+    assert saved >= 4 * rows * tiny_model.config.hidden_size
