@@ -52,7 +52,7 @@ def test_every_product_is_smoothed_and_its_input_flatter(fused, calibration):
     smoothed = Source(model, calibration).smoothed(0.8)
     found = products(model)
     inputs = {node.name: node.input[0] for node in smoothed.graph.node if node.input}
-    assert len(found) == 8
+    assert len(found) == 7, "four a layer, but for the last attention, which stays float"
     assert all(inputs[product.node] != product.tensor for product in found)
     last = found[-1]
     before = calibration.peaks(model, [last.tensor])[last.tensor]
@@ -71,7 +71,7 @@ def test_eight_bits_cost_less_after_smoothing(fused, calibration):
         run(rewrite(source.smoothed(s), {p.node: form for p in products(model)}), ids, mask, norm)[mask.astype(bool)]
         for s in (0.0, 0.5)
     )
-    assert np.abs(smoothed - exact).mean() < 0.7 * np.abs(plain - exact).mean()
+    assert np.abs(smoothed - exact).mean() < 0.8 * np.abs(plain - exact).mean()
 
 
 def test_peaks_ignore_padding(fused, calibration):

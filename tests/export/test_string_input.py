@@ -150,5 +150,5 @@ def test_ort_format(tiny_bundle, tmp_path):
     assert (tmp_path / "model.ort").read_bytes()[4:8] == b"ORTM"
     listed = (tmp_path / "model.required_operators.config").read_text(encoding="utf-8")
     assert "com.microsoft;1;" in listed
-    assert all(name in listed for name in ("Attention", "EmbedLayerNormalization", "SkipLayerNormalization"))
+    assert all(name in listed for name in ("Attention", "EmbedLayerNormalization", "InstanceNormalization", "Gemm"))
     assert str(tmp_path) not in listed

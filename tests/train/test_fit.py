@@ -38,7 +38,7 @@ def test_training_learns(trained):
     losses = [entry["loss"] for entry in trained.results["history"] if "loss" in entry]
     assert len(losses) == 3
     assert losses[-1] < losses[0] - 0.1
-    assert trained.results["accuracy"] > 0.7, "half of the dev rows are of each class"
+    assert trained.results["accuracy"] > 0.65, "half of the dev rows are of each class"
 
 
 def test_the_figures_are_those_of_the_saved_weights(trained, samples):
