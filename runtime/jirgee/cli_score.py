@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from .bundle import Bundle, check_free
 from .columns import Extras
-from .command import Command, UsageError, device_arguments, positive
+from .command import Command, UsageError, device_arguments, positive, share
 from .errors import InputError
 from .formats import FORMATS
 from .layout import LOW_MEMORY, Layout
@@ -19,13 +19,6 @@ from .sinks import beside, publish
 
 if TYPE_CHECKING:
     from .run import Task
-
-
-def _share(text: str) -> float:
-    number = float(text)
-    if not 0 <= number <= 1:
-        raise ArgumentTypeError(f"must be from 0 to 1, not {text}")
-    return number
 
 
 def _count(text: str) -> int:
@@ -59,7 +52,7 @@ def _score_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--max-rejects", type=_count, metavar="N", help="stop at more than N of them")
     parser.add_argument("--flags", action="store_true", help="add the columns truncated, unknown_share and note")
     parser.add_argument(
-        "--abstain-below", type=_share, default=0.0, metavar="P", help="no label where its probability is below P"
+        "--abstain-below", type=share, default=0.0, metavar="P", help="no label where its probability is below P"
     )
     parser.add_argument("--report", type=Path, metavar="FILE", help="afterwards, plot the scores there (one HTML page)")
     parser.add_argument("--resume", action="store_true", help="go on with a run that was interrupted")

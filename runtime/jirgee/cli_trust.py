@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from .bundle import Bundle, copy
-from .command import Command, UsageError
+from .command import Command, UsageError, share
 from .errors import BundleError
 from .hub import pull, push, repo_id
 from .providers import DEVICES
@@ -21,17 +21,10 @@ def _check_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--device", choices=("auto", *DEVICES), default="cpu", help="where to score (default cpu)")
     parser.add_argument(
         "--limit",
-        type=_share,
+        type=share,
         metavar="CHANGE",
         help=f"by how much a golden text's probability may differ (default {LIMIT:g}, or its tolerance if larger)",
     )
-
-
-def _share(text: str) -> float:
-    number = float(text)
-    if not 0 <= number <= 1:
-        raise ArgumentTypeError(f"must be from 0 to 1, not {text}")
-    return number
 
 
 def _check(args: Namespace) -> int:

@@ -72,3 +72,11 @@ def positive(text: str) -> int:
     if number < 1:
         raise ArgumentTypeError(f"must be at least 1, not {number}")
     return number
+
+
+def share(text: str) -> float:
+    """A type of argparse: a number from 0 to 1."""
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise ArgumentTypeError(f"must be from 0 to 1, not {text}")
+    return number
