@@ -52,6 +52,9 @@ def count_ngrams(texts: Sequence[str], bits: int) -> Counts:
     return Counts(key >> bits, key & ((1 << bits) - 1), count.astype(np.float32))
 
 
+AT_ONCE = 64
+
+
 @dataclass(frozen=True)
 class NgramModel:
     """``idf``: float32 [2**bits], 0 for a bucket that is not used. ``weights``: float32 [2**bits, k]. ``bias``: [k]."""
@@ -65,7 +68,11 @@ class NgramModel:
         return len(self.idf).bit_length() - 1
 
     def logits(self, texts: Sequence[str]) -> np.ndarray:
-        """float32 [n, k]."""
+        """float32 [n, k]. A few texts at a time: a tweet has some 500 n-grams, and each takes 100 bytes on the way."""
+        parts = [self._logits(texts[start : start + AT_ONCE]) for start in range(0, len(texts), AT_ONCE)]
+        return np.concatenate(parts) if parts else np.zeros((0, len(self.bias)), np.float32)
+
+    def _logits(self, texts: Sequence[str]) -> np.ndarray:
         counts = count_ngrams(texts, self.bits)
         values = (1 + np.log(counts.count)) * self.idf[counts.bucket]
         norms = np.sqrt(np.bincount(counts.row, values * values, minlength=len(texts)))
