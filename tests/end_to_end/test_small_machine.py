@@ -32,7 +32,10 @@ def test_five_thousand_tweets_on_one_core_in_512_mb(
     tweets.write_text("".join(lines[:TWEETS]), encoding="utf-8")
     words = ["score", str(default_bundle), str(tweets), "--low-memory", "--quiet", "-o"]
     limited = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(LIMIT), *words, tmp_path / "limited.csv"], capture_output=True, text=True
+        [sys.executable, "-c", LIMITED, str(LIMIT), *words, tmp_path / "limited.csv"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
     )
     assert limited.returncode == 0, limited.stderr
     free = subprocess.run(
