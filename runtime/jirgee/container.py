@@ -39,7 +39,7 @@ class Container:
             _check_seal(path)
             return cls(path, zipfile.ZipFile(path))
         except _UNREADABLE as error:
-            raise BundleError(f"{path}: not a bundle, or one that cannot be read ({error})") from None
+            raise BundleError(f"{path}: not a bundle, or one that cannot be read ({error!s:.200})") from None
 
     def __enter__(self) -> Container:
         return self
@@ -75,7 +75,7 @@ class Container:
                 *_, name_length, extra = _LOCAL_HEADER.unpack(stream.read(_LOCAL_HEADER.size))
                 return header + _LOCAL_HEADER.size + name_length + extra
         except _UNREADABLE as error:
-            raise BundleError(f"{self._path}: no readable {name} ({error})") from None
+            raise BundleError(f"{self._path}: no readable {name} ({error!s:.200})") from None
 
     def mapped(self, name: str, size: int) -> memoryview:
         """The bytes of ``name`` as the file system's cache has them: not copied, and unmapped when no longer used."""
@@ -84,7 +84,7 @@ class Container:
             with (self._path if self._archive else self._path / name).open("rb") as stream:
                 return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))[start : start + size]
         except _UNREADABLE as error:
-            raise BundleError(f"{self._path}: no readable {name} ({error})") from None
+            raise BundleError(f"{self._path}: no readable {name} ({error!s:.200})") from None
 
     def _open(self, name: str, size: int | None, limit: int):
         """A binary stream of ``name``, whose size is exactly ``size`` (where given) and at most ``limit``."""
@@ -100,7 +100,9 @@ class Container:
                     raise BundleError(f"{file}: is a link; a bundle holds only plain files")
                 found, stream = file.stat().st_size, file.open("rb")
         except _UNREADABLE as error:
-            raise BundleError(f"{self._path}: no readable {name}: not a bundle, or a damaged one ({error})") from None
+            raise BundleError(
+                f"{self._path}: no readable {name}: not a bundle, or a damaged one ({error!s:.200})"
+            ) from None
         if found > limit or (size is not None and found != size):
             stream.close()
             raise BundleError(
@@ -114,7 +116,7 @@ class Container:
                 while block := stream.read(1 << 20):
                     yield block
             except _UNREADABLE as error:
-                raise BundleError(f"{self._path}: {name} cannot be read to its end ({error})") from None
+                raise BundleError(f"{self._path}: {name} cannot be read to its end ({error!s:.200})") from None
 
 
 def pack(directory: Path, names: list[str], out: Path) -> None:

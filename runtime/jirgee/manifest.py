@@ -91,7 +91,7 @@ def parse(path: Path, raw: bytes) -> dict[str, Any]:
         data = json.loads(raw, object_pairs_hook=_object, parse_constant=_no_constant)
         kind, version = data["format"], data["version"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise BundleError(f"{path}: {MANIFEST} is not understood: {type(error).__name__} {error}") from None
+        raise BundleError(f"{path}: {MANIFEST} is not understood: {type(error).__name__} {error!s:.200}") from None
     if kind != FORMAT:
         raise BundleError(f"{path}: {MANIFEST} is not a jirgee bundle's")
     if type(version) is not int or version != FORMAT_VERSION:
@@ -159,7 +159,7 @@ def _tokenizer(path: Path, data: Any) -> TokenizerSpec:
     try:
         return TokenizerSpec.from_json(data)
     except BundleError as error:
-        raise BundleError(f"{path}: {MANIFEST}: {error}") from None
+        raise BundleError(f"{path}: {MANIFEST}: {error!s:.200}") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -133,6 +133,14 @@ def test_an_archive_with_anything_anywhere(make_bundle: Any, tmp_path: Path, dat
         assert all(hashlib.sha256(again.read(name)).hexdigest() == sha for name, (_, sha) in again.files.items())
 
 
+def test_a_name_of_thousands_of_bytes_is_not_repeated(make_bundle: Any, tmp_path: Path) -> None:
+    """zipfile quotes what a local header says its file's name is: here 4,000 bytes of what follows it."""
+    body = bytearray(make_bundle("good.jirgee").path.read_bytes()[:-SEAL_LENGTH])
+    assert body[:4] == b"PK\x03\x04"
+    body[26:28] = (4_000).to_bytes(2, "little")
+    assert loaded_or_refused(sealed(tmp_path / "other.jirgee", bytes(body))) is None
+
+
 @FUZZ
 @given(body=st.binary(max_size=300))
 def test_an_archive_of_any_bytes(tmp_path: Path, body: bytes) -> None:
