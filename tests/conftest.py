@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import random
 import subprocess
 import sys
 import venv
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,7 +92,6 @@ TINY = {
 @pytest.fixture(scope="session")
 def original_base(tmp_path_factory: pytest.TempPathFactory, spm_bert_model: Path) -> Path:
     """A base in the layout of mn-tweet-bert, with random weights and the tensor names of its time."""
-    import json
     import shutil
 
     torch = pytest.importorskip("torch")
@@ -107,6 +109,26 @@ def original_base(tmp_path_factory: pytest.TempPathFactory, spm_bert_model: Path
     for suffix in (".model", ".vocab"):
         shutil.copy(spm_bert_model.with_suffix(suffix), out / f"mn_uncased{suffix}")
     return out
+
+
+@dataclass(frozen=True)
+class Trained:
+    """``out``: the checkpoint. ``results``: its eval_results.json."""
+
+    out: Path
+    results: dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, original_base: Path, samples: Path) -> Trained:
+    """``jirgee train samples`` on the tiny base in the layout of mn-tweet-bert: ten epochs, a few seconds."""
+    pytest.importorskip("accelerate")
+    from jirgee.cli import main
+
+    out = tmp_path_factory.mktemp("trained") / "checkpoint"
+    flags = ["--epochs", "10", "--batch-size", "16", "--learning-rate", "3e-3", "--max-tokens", "40", "--patience", "0"]
+    assert main(["train", str(samples), "-o", str(out), "--base", str(original_base), *flags]) == 0
+    return Trained(out, json.loads((out / "eval_results.json").read_text(encoding="utf-8")))
 
 
 @pytest.fixture(scope="session")

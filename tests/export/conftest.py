@@ -50,14 +50,7 @@ def fused(fused_bytes: bytes) -> Any:
 
 @pytest.fixture(scope="session")
 def calibration(tiny_checkpoint: Path, sample_texts: list[str]) -> Any:
-    from jirgee.checkpoint import read_settings
-    from jirgee.tokens import Tokenizer
-    from jirgee_export.calibrate import Calibration
-
-    settings = read_settings(tiny_checkpoint)
-    model = (tiny_checkpoint / settings.tokenizer.file).read_bytes()
-    encoded = Tokenizer(settings.tokenizer, model, settings.max_tokens).encode(sample_texts[:40])
-    return Calibration(encoded, settings.tokenizer.pad_id)
+    return calibration_on(tiny_checkpoint, sample_texts[:40])
 
 
 @pytest.fixture
@@ -66,6 +59,26 @@ def source(fused: Any, calibration: Any) -> Any:
     from jirgee_export.calibrate import Source
 
     return Source(fused, calibration)
+
+
+def calibration_on(checkpoint: Path, texts: list[str]) -> Any:
+    from jirgee.checkpoint import read_settings
+    from jirgee.tokens import Tokenizer
+    from jirgee_export.calibrate import Calibration
+
+    settings = read_settings(checkpoint)
+    model = (checkpoint / settings.tokenizer.file).read_bytes()
+    encoded = Tokenizer(settings.tokenizer, model, settings.max_tokens).encode(texts)
+    return Calibration(encoded, settings.tokenizer.pad_id)
+
+
+def fuse(model: Any, path: Path) -> Any:
+    """The graph of a model in PyTorch, optimised; ``path``: a file to write on the way."""
+    from jirgee_export.graph import export_graph
+    from jirgee_export.optimise import optimise
+
+    export_graph(model, path)
+    return optimise(path, model.config)
 
 
 def run_graph(model: Any, ids: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:

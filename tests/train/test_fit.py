@@ -36,9 +36,9 @@ def run(base, data, work, quiet=True, **choices) -> Fitted:
 
 def test_training_learns(trained):
     losses = [entry["loss"] for entry in trained.results["history"] if "loss" in entry]
-    assert len(losses) == 3
+    assert len(losses) == 10
     assert losses[-1] < losses[0] - 0.1
-    assert trained.results["accuracy"] > 0.65, "half of the dev rows are of each class"
+    assert trained.results["accuracy"] > 0.7, "half of the dev rows are of each class"
 
 
 def test_the_figures_are_those_of_the_saved_weights(trained, samples):
@@ -59,7 +59,7 @@ def test_results_are_written_as_mn_tweet_bert_wrote_them(trained):
     assert results["acc"] == results["accuracy"]
     assert results["f1"] == second["f1"]
     assert results["acc_and_f1"] == pytest.approx((results["acc"] + results["f1"]) / 2)
-    assert results["global_step"] == 3 * -(-540 // 8)
+    assert results["global_step"] == 10 * -(-540 // 16)
     assert (results["train_rows"], results["dev_rows"]) == (540, 180)
     lines = (trained.out / "eval_results.txt").read_text().splitlines()
     assert [line.split(" = ")[0] for line in lines] == ["acc", "acc_and_f1", "eval_loss", "f1", "global_step", "loss"]

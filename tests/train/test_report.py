@@ -39,7 +39,7 @@ def test_a_checkpoint_carries_its_report(trained, report):
     calibration = report["calibration"]
     assert calibration["ece_before"] == trained.results["ece_uncalibrated"]
     assert calibration["ece_after"] == trained.results["ece"]
-    assert report["recipe"]["epochs"] == 3
+    assert report["recipe"]["epochs"] == 10
     assert [entry["epoch"] for entry in report["history"] if "eval_loss" in entry] == [1, 2, 3]
 
 
@@ -140,7 +140,7 @@ def test_the_page_asks_nobody_runs_nothing_and_shows_hostile_texts(report, tmp_p
 def test_the_card_quotes_the_figures_and_no_text(trained, report):
     text = (trained.out / "README.md").read_text(encoding="utf-8")
     assert f"Accuracy {report['figures']['accuracy']:.4f}" in text
-    assert "epochs = 3" in text
+    assert "epochs = 10" in text
     assert not [one for one in report["mistakes"] if one["text"] in text]
 
 
