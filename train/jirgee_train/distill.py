@@ -72,7 +72,8 @@ def distill(
     texts, judged, gold = _divide(list(texts), data, choices.seed)
     with memory_advice("give fewer --texts, or the most useful ones with --most"):
         lessons = _Lessons(teacher, texts, data, student.config.num_hidden_layers)
-        said = teacher.mixed(predict(teacher.model, teacher.settings, directory, judged), teacher.ngram_logits(judged))
+        ngrams = teacher.ngram_logits(judged)
+        said = teacher.mixed(predict(teacher.model, teacher.settings, directory, judged), ngrams)
 
     def judge() -> tuple[np.ndarray, float]:
         logits = predict(student, teacher.settings, directory, judged)
@@ -80,7 +81,8 @@ def distill(
 
     with memory_advice(f"lower --batch-size (now {choices.batch_size})"):
         course = _train(student, lessons, choices, judge, say)
-    ngrams = teacher.ngram_logits(judged) if choices.ngrams == "keep" else None
+    if choices.ngrams != "keep":
+        ngrams = None
     mix = Mix()
     if gold is not None or ngrams is not None:
         mix = fit_mix(course.logits, ngrams, said.argmax(axis=1) if gold is None else gold)
