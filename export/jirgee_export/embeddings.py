@@ -12,6 +12,7 @@ from onnx import ModelProto, helper, numpy_helper
 from .products import MICROSOFT, blocked, drop_unused
 
 BLOCKS = {8: (128, 64, 32, 16), 4: (32, 16)}  # sizes that the operator takes; the first that divides the width is used
+RAGGED = 32  # where none does: a row's last block is shorter
 DOMINATES = 0.2  # of the file with the table in floats, from which on storing it in few bits is worth while
 
 
@@ -36,14 +37,15 @@ def quantise_table(model: ModelProto, bits: int) -> ModelProto:
     if not node or (node.input[1] and node.input[4]):
         return result
     table = numpy_helper.to_array(tables[node.input[2]])
-    block = next((size for size in BLOCKS[bits] if table.shape[1] % size == 0), None)
-    if block is None:
+    width = table.shape[1]
+    if width * bits % 8:
         return result
+    block = next((size for size in BLOCKS[bits] if width % size == 0), RAGGED)
     ids, positions, gamma, beta = (node.input[place] for place in (0, 3, 5, 6))
     mask = node.input[7] if len(node.input) > 7 else ""
     steps, scale = blocked(table, bits, block)
     initializers = {
-        "words_stored": steps.reshape(len(table), -1),
+        "words_stored": steps.reshape(len(table), -1)[:, : width * bits // 8],
         "words_scale": scale,
         "words_one": np.array([1], np.int64),
         "words_two": np.array([2], np.int64),

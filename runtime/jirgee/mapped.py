@@ -1,7 +1,7 @@
-"""Opens a packed bundle's graph where it lies: onnxruntime maps the big tensors out of the ``.jirgee`` file.
+"""Opens a bundle's graph where it lies: onnxruntime maps the big tensors out of ``model.onnx`` or the packed file.
 
-Given a file's bytes, onnxruntime copies them, parses them and copies the tensors once more. So the graph is handed over
-without its big tensors; in their place it says where in the packed file they are (ONNX external data, which a bundle
+Given a file or its bytes, onnxruntime parses them and copies the tensors once more. So the graph is handed over
+without its big tensors; in their place it says where in the file they are (ONNX external data, which a bundle
 itself may not hold: ``guard.py``). Pages are then read when they are needed, and processes share them.
 """
 
@@ -25,20 +25,17 @@ SMALLEST = 4096  # bytes of a tensor that is worth a mapping
 ITEM_SIZES = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 12: 4, 13: 8, 16: 2}
 
 
-def session_model(bundle: Bundle) -> tuple[str | bytes, Path | None]:
-    """What an onnxruntime session opens, and the folder of the file that its tensors are in (None: its own).
-
-    The path of ``model.onnx`` of a directory; of a packed bundle the graph without its big tensors.
-    """
+def session_model(bundle: Bundle) -> tuple[bytes, Path]:
+    """What an onnxruntime session opens: the graph without its big tensors, and the folder of the file they are in."""
     name = bundle.part + MODEL
-    if not bundle.path.is_file():
-        return str(bundle.path / name), None
+    packed = bundle.path.is_file()
     size, sha256 = bundle.files[name]
     with Container.open(bundle.path) as container:
         if container.hash(name, size) != sha256:
             raise BundleError(f"{bundle.path}: {name} changed since the bundle was loaded")
-        graph = without_tensors(container.mapped(name, size), bundle.path.name, container.offset(name))
-    return graph, bundle.path.absolute().parent
+        location = bundle.path.name if packed else name
+        graph = without_tensors(container.mapped(name, size), location, container.offset(name))
+    return graph, bundle.path.absolute().parent if packed else bundle.path.absolute()
 
 
 def without_tensors(model: memoryview, location: str, start: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Packed bundles are opened where they lie: the same scores, the tensors not in the bytes that onnxruntime gets."""
+"""Bundles are opened where they lie: the same scores, the tensors not in the bytes that onnxruntime gets."""
 
 from __future__ import annotations
 
@@ -28,30 +28,38 @@ def test_the_same_scores_to_the_last_bit(
         assert np.array_equal(directory.score(texts).probs, one_file.score(texts).probs)
 
 
-def test_what_onnxruntime_gets(tiny_bundle: Path, packed: Bundle) -> None:
-    assert session_model(Bundle.load(tiny_bundle)) == (str(tiny_bundle / MODEL), None)
-    graph, folder = session_model(packed)
+@pytest.fixture(params=["a directory", "packed"])
+def bundle(request: pytest.FixtureRequest, tiny_bundle: Path, packed: Bundle) -> Bundle:
+    return packed if request.param == "packed" else Bundle.load(tiny_bundle)
+
+
+def file_of(bundle: Bundle) -> Path:
+    return bundle.path if bundle.path.is_file() else bundle.path / MODEL
+
+
+def test_what_onnxruntime_gets(bundle: Bundle) -> None:
+    graph, folder = session_model(bundle)
     assert isinstance(graph, bytes)
-    assert folder == packed.path.parent
-    assert len(graph) < packed.files[MODEL][0]
-    check_graph(graph, "x", beside=packed.path.name)
+    assert folder == file_of(bundle).parent
+    assert len(graph) < bundle.files[MODEL][0]
+    check_graph(graph, "x", beside=file_of(bundle).name)
     with pytest.raises(BundleError, match="another file"):
         check_graph(graph, "x")
 
 
-def test_each_tensor_is_where_the_graph_says(packed: Bundle) -> None:
+def test_each_tensor_is_where_the_graph_says(bundle: Bundle) -> None:
     onnx = pytest.importorskip("onnx")
-    graph, _ = session_model(packed)
-    whole = {t.name: t for t in onnx.load_from_string(packed.read(MODEL)).graph.initializer}
+    graph, _ = session_model(bundle)
+    whole = {t.name: t for t in onnx.load_from_string(bundle.read(MODEL)).graph.initializer}
     moved = 0
-    raw = packed.path.read_bytes()
+    raw = file_of(bundle).read_bytes()
     for tensor in onnx.load_from_string(graph).graph.initializer:
         before = whole.pop(tensor.name)
         facts = {entry.key: entry.value for entry in tensor.external_data}
         if facts:
             moved += 1
             offset, length = int(facts["offset"]), int(facts["length"])
-            assert facts["location"] == packed.path.name
+            assert facts["location"] == file_of(bundle).name
             assert raw[offset : offset + length] == before.raw_data
             assert offset % onnx.helper.tensor_dtype_to_np_dtype(before.data_type).itemsize == 0
             assert not tensor.HasField("raw_data")
@@ -79,6 +87,15 @@ def test_a_packed_file_that_changed_since_it_was_loaded(packed: Bundle) -> None:
     packed.path.write_bytes(data)
     with pytest.raises(BundleError):
         session_model(packed)
+
+
+def test_a_directory_that_changed_since_it_was_loaded(tiny_bundle: Path, tmp_path: Path) -> None:
+    bundle = copy(Bundle.load(tiny_bundle), tmp_path / "other")
+    data = bytearray(file_of(bundle).read_bytes())
+    data[5000] ^= 1
+    file_of(bundle).write_bytes(data)
+    with pytest.raises(BundleError, match="changed since the bundle was loaded"):
+        session_model(bundle)
 
 
 def test_a_fake_graph_goes_through_unchanged(make_bundle: Any) -> None:
