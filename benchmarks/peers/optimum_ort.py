@@ -6,13 +6,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from jirgee.machine import cpu_count, has_int8_dot
 
-from ..cases import MAX_TOKENS, Case
+from ..cases import Case
 from . import Variant
-from .batches import by_label
+from .pipeline import close, score
 
 ABOUT = "optimum.onnxruntime's pipeline('text-classification')"
 SOURCES = (
@@ -57,11 +55,4 @@ def load(case: Case, out: Path, variant: str, settings: dict[str, Any]) -> Any:
     return pipeline("text-classification", model, tokenizer=tokenizer, top_k=None), settings["batch_size"]
 
 
-def score(loaded: Any, texts: list[str]) -> np.ndarray:
-    run, batch_size = loaded
-    outputs = run(texts, batch_size=batch_size, truncation=True, max_length=MAX_TOKENS)
-    return by_label(outputs, run.model.config.label2id)
-
-
-def close(loaded: Any) -> None:
-    pass
+__all__ = ["close", "score"]  # it is called as transformers' own is
