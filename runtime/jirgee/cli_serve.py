@@ -9,7 +9,7 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 
 from .bundle import Bundle
-from .command import Command, UsageError, device_arguments, positive
+from .command import Command, UsageError, device_arguments, positive, within
 from .errors import InputError
 from .providers import choose_device
 from .scorer import Scorer
@@ -17,18 +17,8 @@ from .scorer import Scorer
 TOKEN = "JIRGEE_TOKEN"
 
 
-def _port(text: str) -> int:
-    number = int(text)
-    if not 0 <= number <= 65535:
-        raise ArgumentTypeError(f"must be from 0 to 65535, not {number}")
-    return number
-
-
-def _seconds(text: str) -> float:
-    number = float(text)
-    if not 0 <= number <= 3600:
-        raise ArgumentTypeError(f"must be from 0 to 3600, not {text}")
-    return number
+_port = within(int, 0, 65535, "port")
+_seconds = within(float, 0, 3600, "seconds")
 
 
 def _some_seconds(text: str) -> float:

@@ -7,6 +7,7 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import TypeVar
 
 from .errors import MissingPackage
 from .providers import DEVICES
@@ -74,9 +75,20 @@ def positive(text: str) -> int:
     return number
 
 
-def share(text: str) -> float:
-    """A type of argparse: a number from 0 to 1."""
-    number = float(text)
-    if not 0 <= number <= 1:
-        raise ArgumentTypeError(f"must be from 0 to 1, not {text}")
-    return number
+Number = TypeVar("Number", int, float)
+
+
+def within(kind: Callable[[str], Number], low: Number, high: Number, name: str) -> Callable[[str], Number]:
+    """A type of argparse: a number of ``kind`` from ``low`` to ``high``. ``name``: what argparse calls it."""
+
+    def parse(text: str) -> Number:
+        number = kind(text)
+        if not low <= number <= high:
+            raise ArgumentTypeError(f"must be from {low} to {high}, not {text}")
+        return number
+
+    parse.__name__ = name
+    return parse
+
+
+share = within(float, 0, 1, "share")

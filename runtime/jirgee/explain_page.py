@@ -12,6 +12,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from .page import head
+
 PAGE = Path(__file__).parent / "web"
 SCRIPTS = ("words.js", "view.js", "heads.js", "frame.js", "shared.js")
 
@@ -26,16 +28,7 @@ def render(found: dict[str, Any], bundle: str) -> str:
         '<a class="mark" href="./">жиргээ</a>', MARK
     )
     rules = f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}"
-    return f"""<!DOCTYPE html>
-<html lang="mn">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{rules}">
-<link rel="icon" href="data:,">
-<title>жиргээ</title>
-<style>{style}</style>
-</head>
+    return f"""{head("жиргээ", style, rules, "mn")}
 <body class="shared">
 {header}</header>
 <main>

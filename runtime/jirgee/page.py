@@ -60,18 +60,23 @@ footer { margin-top: 3rem; border-top: 1px solid var(--line); padding-top: 1rem;
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
-def document(title: str, body: str, style: str = "") -> str:
-    """A whole page; ``body`` is HTML, ``style`` the CSS that it needs beyond the common one."""
+def head(title: str, style: str, policy: str, language: str = "en") -> str:
+    """A page up to its body: it stands alone, and ``policy`` says what it may load and run."""
     return f"""<!DOCTYPE html>
-<html lang="en">
+<html lang="{language}">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
 <link rel="icon" href="data:,">
 <title>{escape(title)}</title>
-<style>{STYLE}{style}</style>
-</head>
+<style>{style}</style>
+</head>"""
+
+
+def document(title: str, body: str, style: str = "") -> str:
+    """A whole page; ``body`` is HTML, ``style`` the CSS that it needs beyond the common one."""
+    return f"""{head(title, STYLE + style, POLICY)}
 <body>
 <main>
 {body}
