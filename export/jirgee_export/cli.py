@@ -114,9 +114,9 @@ def _run(args: Namespace) -> int:
         raise UsageError("--golden-from-data needs --data")
     if not args.cascade:
         forms.check(args)
-    if args.cascade and not (args.output and (args.texts or args.data)):
+    elif not (args.output and (args.texts or args.data)):
         raise UsageError("--cascade needs -o and --texts (or --data)")
-    if args.cascade and forms.wanted(args):
+    elif forms.wanted(args):
         raise UsageError("a cascade has no other forms")
     for path in filter(None, (args.checkpoint, args.data, args.cascade, args.texts, *args.trim_to)):
         if not path.exists() and (path is not args.checkpoint or not _may_be_hub_id(path)):
@@ -138,8 +138,7 @@ def _cascade(args: Namespace) -> int:
     check_free(args.output, args.overwrite)
     from .cascade import combine
 
-    source = args.texts or args.data
-    texts = _texts(source, None)
+    texts = _texts(args.texts or args.data, None)
     alone = dict.fromkeys(("cascade", *forms.FORMS))  # the parts are not wanted for themselves
     with tempfile.TemporaryDirectory(prefix="jirgee-export-") as work:
         bundles = []

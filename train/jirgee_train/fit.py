@@ -23,11 +23,11 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.trainer_utils import EvalPrediction
 
 from jirgee.checkpoint import Settings
-from jirgee.errors import MachineError
 from jirgee.metrics import evaluate
 from jirgee.scorer import softmax
 
 from .batches import Rows, collator, load_tokenizer, predict
+from .budget import memory_advice
 from .data import Dataset
 from .processes import world_size
 from .recipe import Recipe
@@ -108,15 +108,11 @@ def fit(
     began = time.perf_counter()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*'pin_memory' argument.*")
-        try:
+        with memory_advice(
+            f"lower --batch-size (now {recipe.batch_size}; --accumulate makes up for it) or --max-tokens (now "
+            f"{recipe.max_tokens})"
+        ):
             trainer.train(resume_from_checkpoint=str(saver.start) if saver and saver.start else None)
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
-                raise
-            raise MachineError(
-                f"out of memory while training; lower --batch-size (now {recipe.batch_size}; --accumulate makes up for "
-                f"it) or --max-tokens (now {recipe.max_tokens})"
-            ) from None
     seconds = saver.seconds() if saver else time.perf_counter() - began
     trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)  # from here on in 32 bits
     model.load_state_dict(best.weights)
