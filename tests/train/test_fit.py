@@ -16,7 +16,7 @@ from jirgee_train.data import Dataset, read_dataset
 from jirgee_train.fit import Fitted, fit
 from jirgee_train.model import load_classifier
 from jirgee_train.recipe import Recipe
-from jirgee_train.report import eval_results, write_results
+from jirgee_train.report import eval_results, judge, write_results
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,8 @@ def test_three_classes_have_no_figures_of_two(tmp_path):
     texts = [f"{word} {i}" for i in range(4) for word in ("үнэ", "өвөл", "морь")]
     rows = Labelled(texts, ["a", "b", "c"] * 4, [(Path("rows.tsv"), i + 2) for i in range(12)])
     fitted = Fitted(None, np.eye(3, dtype=np.float32)[[0, 1, 2] * 4] * 3, 7, 0.5, 1.0, [])  # type: ignore[arg-type]
-    results = eval_results(fitted, None, Mix(), Dataset(rows, rows, ["a", "b", "c"]), 1)
+    data = Dataset(rows, rows, ["a", "b", "c"])
+    results = eval_results(fitted, judge(fitted.dev_logits, None, data, 1), Mix(), data)
     assert (results["accuracy"], results["global_step"], results["loss"]) == (1.0, 7, 0.5)
     assert not {"acc", "f1", "acc_and_f1"} & results.keys()
     write_results(results, tmp_path)

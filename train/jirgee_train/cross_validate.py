@@ -70,7 +70,8 @@ def _train(data: Dataset, recipe: Recipe, quiet: bool) -> dict[str, Any]:
         ngrams = fit_ngrams(data.train.texts, data.train.indices(data.classes), len(data.classes), recipe.ngrams)
         ngram_logits = ngrams.logits(data.dev.texts)
     mix = fit_mix(fitted.dev_logits, ngram_logits, gold)
-    return report.eval_results(fitted, ngram_logits, mix, data, recipe.seed)
+    judged = report.judge(fitted.dev_logits, ngram_logits, data, recipe.seed)
+    return report.eval_results(fitted, judged, mix, data)
 
 
 def folds_table(found: dict[str, Any]) -> str:

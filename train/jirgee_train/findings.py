@@ -18,31 +18,19 @@ import numpy as np
 from jirgee.errors import MissingPackage
 from jirgee.machine import describe
 from jirgee.metrics import evaluate
-from jirgee.scorer import softmax
 from jirgee.tokens import Tokenizer
 
 from . import card, hygiene, report_page
 from .calibrate import Mix
 from .data import Dataset
 from .recipe import Recipe
+from .report import Judged
 from .slices import cut
 
 BINS = 15  # of confidence, as in the calibration error
 MISTAKES = 20
 DRAWS = 2000  # of the bootstrap
 PACKAGES = ("torch", "transformers", "scikit-learn", "numpy")
-
-
-@dataclass(frozen=True)
-class Judged:
-    """Probabilities float [n_dev, k] of one run: ``final`` is calibrated and cross-fitted, ``encoder`` is neither;
-    ``ngrams``: of a hybrid's n-gram half; ``tfidf``: of the baseline on the same split.
-    """
-
-    final: np.ndarray
-    encoder: np.ndarray
-    ngrams: np.ndarray | None
-    tfidf: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -181,10 +169,6 @@ def write(report: dict[str, Any], out: Path) -> None:
 
 def _write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8", errors="replace")  # half an emoji, cut by some API, has no UTF-8 form
-
-
-def judge(logits: np.ndarray, ngram_logits: np.ndarray | None, final: np.ndarray, tfidf: np.ndarray) -> Judged:
-    return Judged(final, softmax(logits), None if ngram_logits is None else softmax(ngram_logits), tfidf)
 
 
 def _now() -> str:

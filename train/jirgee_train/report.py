@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,27 +42,36 @@ def tfidf_classifier():
     return make_pipeline(vectors, LogisticRegression(C=5, max_iter=2000))
 
 
-def eval_results(
-    fitted: Fitted,
-    ngram_logits: np.ndarray | None,
-    mix: Mix,
-    data: Dataset,
-    seed: int,
-    tfidf: np.ndarray | None = None,
-) -> dict[str, Any]:
-    """All figures of ``eval_results.json``. Those at the top level are of calibrated, cross-fitted probabilities.
-
-    ``tfidf``: what ``tfidf_probs`` gives, where it is known already.
+@dataclass(frozen=True)
+class Judged:
+    """Probabilities float [n_dev, k] of one run: ``final`` is calibrated and cross-fitted, ``encoder`` is neither;
+    ``ngrams``: of a hybrid's n-gram half; ``tfidf``: of the baseline on the same split.
     """
+
+    final: np.ndarray
+    encoder: np.ndarray
+    ngrams: np.ndarray | None
+    tfidf: np.ndarray
+
+
+def judge(logits: np.ndarray, ngram_logits: np.ndarray | None, data: Dataset, seed: int) -> Judged:
+    """What a run's logits [n_dev, k] come to, and the baseline. ``seed``: of the folds of cross-fitting."""
+    final = cross_fitted(logits, ngram_logits, data.dev.indices(data.classes), seed)
+    ngrams = None if ngram_logits is None else softmax(ngram_logits)
+    return Judged(final, softmax(logits), ngrams, tfidf_probs(data))
+
+
+def eval_results(fitted: Fitted, judged: Judged, mix: Mix, data: Dataset) -> dict[str, Any]:
+    """All figures of ``eval_results.json``. Those at the top level are of calibrated, cross-fitted probabilities."""
     gold = data.dev.indices(data.classes)
-    figures = evaluate(cross_fitted(fitted.dev_logits, ngram_logits, gold, seed), gold, data.classes)
-    encoder = evaluate(softmax(fitted.dev_logits), gold, data.classes)
+    figures = evaluate(judged.final, gold, data.classes)
+    encoder = evaluate(judged.encoder, gold, data.classes)
     parts = {
         "encoder": encoder,
-        "baseline_tfidf": evaluate(tfidf_probs(data) if tfidf is None else tfidf, gold, data.classes),
+        "baseline_tfidf": evaluate(judged.tfidf, gold, data.classes),
     }
-    if ngram_logits is not None:
-        parts |= {"ngrams": evaluate(softmax(ngram_logits), gold, data.classes), "hybrid": figures}
+    if judged.ngrams is not None:
+        parts |= {"ngrams": evaluate(judged.ngrams, gold, data.classes), "hybrid": figures}
     return {
         **figures,
         "eval_loss": encoder["loss"],

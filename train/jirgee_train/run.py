@@ -19,7 +19,7 @@ from jirgee.errors import InputError, Interrupted
 
 from . import bases, findings, fit, hygiene, model, processes, report, resume
 from .batches import load_tokenizer
-from .calibrate import cross_fitted, fit_mix
+from .calibrate import fit_mix
 from .data import Dataset
 from .ngrams import fit_ngrams
 from .precision import check_precision
@@ -132,11 +132,9 @@ def _write(
     settings = with_changes(settings, temperature=mix.temperature, ngram_weight=mix.ngram_weight)
     model.save_checkpoint(fitted.model, base, settings, checkpoint)
     (checkpoint / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")
-    tfidf = report.tfidf_probs(data)
-    results = report.eval_results(fitted, ngram_logits, mix, data, recipe.seed, tfidf)
+    judged = report.judge(fitted.dev_logits, ngram_logits, data, recipe.seed)
+    results = report.eval_results(fitted, judged, mix, data)
     report.write_results(results, checkpoint)
-    final = cross_fitted(fitted.dev_logits, ngram_logits, gold, recipe.seed)
-    judged = findings.judge(fitted.dev_logits, ngram_logits, final, tfidf)
     run = findings.Run(recipe, mix, fitted.global_step, fitted.seconds, fitted.history)
     findings.write(findings.findings(judged, data, run, load_tokenizer(settings, base)), checkpoint)
     return results
