@@ -19,12 +19,14 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
 import numpy as np
+from uvloop import run
 
 from jirgee.labelled import checked_text
 from jirgee.machine import describe
@@ -70,42 +72,40 @@ class Load:
                 f"content-length: {len(body)}\r\n\r\n"
             )
             self.requests.append(head.encode() + body)
-        self.idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self.idle: list[_Connection] = []
         self.opened = 0
 
-    async def one(self, number: int, due: float, outcome: Outcome) -> int:
-        """Send one request; what became of it goes into ``outcome``."""
-        try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                status = await self._exchange(self.requests[number % len(self.requests)])
-        except TimeoutError:
-            status = "hang"
-        except (OSError, asyncio.IncompleteReadError) as error:
-            status = type(error).__name__
-        outcome.statuses[str(status)] += 1
-        if status == 200:
-            outcome.latencies.append(time.perf_counter() - due)
-        return status == 200
+    async def one(self, number: int, due: float, outcome: Outcome) -> bool:
+        """Send one request and wait for what becomes of it, which goes into ``outcome``."""
+        done = asyncio.get_running_loop().create_future()
+        await self.send(number, due, outcome, lambda status: done.done() or done.set_result(status))
+        return await done == "200"
 
-    async def _exchange(self, request: bytes) -> int:
-        if not self.idle and self.opened >= MAX_CONNECTIONS:
-            raise ConnectionError("the client has no connection left")
-        if self.idle:
-            reader, writer = self.idle.pop()
-        else:
+    async def send(self, number: int, due: float, outcome: Outcome, told: Callable[[str], Any]) -> None:
+        """Send one request; ``told`` is called with its status when there is one, with ``hang`` or an error's name."""
+
+        def ended(status: str) -> None:
+            outcome.statuses[status] += 1
+            if status == "200":
+                outcome.latencies.append(time.perf_counter() - due)
+            told(status)
+
+        if not self.idle:
+            if self.opened >= MAX_CONNECTIONS:
+                ended("the client has no connection left")
+                return
             self.opened += 1
-            reader, writer = await asyncio.open_connection(HOST, self.port)
-        try:
-            writer.write(request)
-            head = await reader.readuntil(b"\r\n\r\n")
-            length = int(re.findall(rb"content-length: (\d+)", head)[0])
-            await reader.readexactly(length)
-        except BaseException:
-            self.opened -= 1
-            writer.close()
-            raise
-        self.idle.append((reader, writer))
-        return int(head[9:12])
+            try:
+                _, found = await asyncio.get_running_loop().create_connection(
+                    lambda: _Connection(self), HOST, self.port
+                )
+            except OSError as error:
+                self.opened -= 1
+                ended(type(error).__name__)
+                return
+        else:
+            found = self.idle.pop()
+        found.send(self.requests[number % len(self.requests)], ended)
 
     async def open_loop(self, rate: float, seconds: float) -> Outcome:
         """``rate`` requests a second, at random times (Poisson), for ``seconds``."""
@@ -113,17 +113,15 @@ class Load:
         outcome = Outcome(self.per_request)
         due = np.cumsum(rng.exponential(1 / rate, int(rate * seconds)))
         began = time.perf_counter()
-        tasks: set[asyncio.Task[int]] = set()
         for number, at in enumerate(due):
             if (wait := began + at - time.perf_counter()) > 0:
                 await asyncio.sleep(wait)
-            elif number % 64 == 0:
+            elif number % 16 == 0:
                 await asyncio.sleep(0)
             outcome.late = max(outcome.late, time.perf_counter() - began - at)
-            task = asyncio.create_task(self.one(number, began + at, outcome))
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
-        await asyncio.gather(*tasks)
+            await self.send(number, began + at, outcome, lambda status: None)
+        while outcome.statuses.total() < len(due):
+            await asyncio.sleep(0.01)
         outcome.seconds = time.perf_counter() - began
         return outcome
 
@@ -144,10 +142,52 @@ class Load:
         return outcome
 
     def close(self) -> None:
-        for _, writer in self.idle:
-            writer.close()
+        for connection in self.idle:
+            connection.transport.close()
         self.idle.clear()
         self.opened = 0
+
+
+class _Connection(asyncio.Protocol):
+    """One kept-alive connection, with as little work a request as can be: the server shares the processors."""
+
+    def __init__(self, load: Load):
+        self.load, self.buffer = load, b""
+        self.ended: Callable[[str], None] | None = None
+        self.deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def send(self, request: bytes, ended: Callable[[str], None]) -> None:
+        self.ended, self.buffer = ended, b""
+        self.deadline = asyncio.get_running_loop().call_later(ANSWER_SECONDS, self._end, "hang")
+        self.transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        self.buffer += data
+        head, found, body = self.buffer.partition(b"\r\n\r\n")
+        if found and len(body) >= int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0]):
+            self._end(head[9:12].decode())
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self.ended is None and self in self.load.idle:
+            self.load.idle.remove(self)
+            self.load.opened -= 1
+        self._end(type(error or ConnectionResetError()).__name__)
+
+    def _end(self, status: str) -> None:
+        if self.ended is None:
+            return
+        ended, self.ended = self.ended, None
+        assert self.deadline is not None
+        self.deadline.cancel()
+        if status.isdigit():
+            self.load.idle.append(self)
+        else:
+            self.load.opened -= 1
+            self.transport.abort()
+        ended(status)
 
 
 def rss(pid: int) -> int:
@@ -237,7 +277,7 @@ def main() -> None:
             if not (port := re.search(r"http://127\.0\.0\.1:(\d+)", line)):
                 sys.exit(line or "jirgee serve did not start")
             load = Load(int(port[1]), texts, per_request)
-            result = asyncio.run(measure(load, server.pid, args.seconds, args.clients))
+            result = run(measure(load, server.pid, args.seconds, args.clients))
             with urlopen(f"http://{HOST}:{port[1]}/metrics", timeout=10) as answer:
                 figures = dict(re.findall(r"^(jirgee_\w+) (\S+)$", answer.read().decode(), re.M))
         finally:

@@ -82,7 +82,7 @@ class TextScorer(Protocol):
     token_budget: int
     tokenizer: Any
 
-    def score(self, texts: Sequence[str]) -> Scores: ...
+    def score(self, texts: Sequence[str], here: bool = False) -> Scores: ...
 
 
 class Batcher:
@@ -242,7 +242,7 @@ class Batcher:
     def _score(self, texts: list[str]) -> tuple[list[Any], int, int]:
         """In a lane: a result or an exception for each text, and the tokens. If a batch fails, each is tried apart."""
         try:
-            scores = self._scorer.score(texts)
+            scores = self._scorer.score(texts, here=True)
             return _rows(scores, texts), scores.tokens, scores.planned
         except Exception as error:
             if len(texts) == 1:

@@ -14,6 +14,16 @@ from .telemetry import Telemetry
 
 _CLOSE = (b"connection", b"close")
 _CORS = (b"access-control-allow-origin", b"*")
+_CORS_LINE = b"access-control-allow-origin: *\r\n"
+BUSY = "the queue is full; try again later"
+
+
+def _body(message: str) -> bytes:
+    return json.dumps({"error": {"message": message, "place": None}}).encode()
+
+
+_BUSY = _body(BUSY)
+_BUSY_HEAD = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(_BUSY)
 
 
 class Gate:
@@ -63,6 +73,21 @@ class Gate:
         finally:
             self._telemetry.request(path if path in self._names else "other", status, time.perf_counter() - began)
 
+    def turned_away(self, method: str, path: str, headers: list[tuple[bytes, bytes]]) -> bytes | None:
+        """What to write for a request that the full queue refuses, from the content type to the body's end; None
+        for any other. The listener asks when it has a request's head, before there is an ASGI cycle or a task for it.
+        """
+        if path not in self._measured or self.closing:
+            return None
+        refusal = self._refusal({"method": method, "headers": headers}, path)
+        if refusal is None or refusal[0] != 429:
+            return None
+        self._telemetry.request(path, 429, 0.0)
+        [(_, wait)] = refusal[2]
+        return (
+            _BUSY_HEAD + (_CORS_LINE if path.startswith("/api/") else b"") + b"retry-after: %b\r\n\r\n" % wait + _BUSY
+        )
+
     def _refusal(self, scope: Any, path: str) -> tuple[int, str, list[tuple[bytes, bytes]]] | None:
         """Status, words and headers of a request that goes no further."""
         if self._token and path not in self._free and scope["method"] != "OPTIONS":
@@ -75,14 +100,14 @@ class Gate:
             except Busy as busy:
                 self._telemetry.refused("queue")
                 wait = str(max(1, math.ceil(busy.retry_after))).encode()
-                return 429, "the queue is full; try again later", [(b"retry-after", wait)]
+                return 429, BUSY, [(b"retry-after", wait)]
             except Closed:
                 return 503, "the server is stopping", []
         return None
 
 
 async def _send(send: Any, status: int, message: str, headers: list[tuple[bytes, bytes]]) -> None:
-    body = json.dumps({"error": {"message": message, "place": None}}).encode()
+    body = _body(message)
     kind = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": kind + headers})
     await send({"type": "http.response.body", "body": body})

@@ -81,7 +81,7 @@ def serve(gate: Gate, listener: socket.socket, limits: Limits, started: Any = No
     """
     config = uvicorn.Config(
         gate,
-        http=_protocol(limits),
+        http=_protocol(limits, gate),
         ws="none",
         lifespan="on",
         log_config=None,
@@ -131,7 +131,14 @@ class _Server(uvicorn.Server):
         self._loop.call_later(wait, setattr, self, "should_exit", True)
 
 
-def _protocol(limits: Limits) -> type[HttpToolsProtocol]:
+class _Answered:
+    """Stands where uvicorn keeps a request's cycle, for one that was answered when its head had come."""
+
+    response_started = response_complete = True
+    message_event = asyncio.Event()
+
+
+def _protocol(limits: Limits, gate: Gate) -> type[HttpToolsProtocol]:
     """The class of a connection."""
     waiting: dict[Any, None] = {}  # connections without a whole request, the longest so first
 
@@ -226,7 +233,25 @@ def _protocol(limits: Limits) -> type[HttpToolsProtocol]:
 
         def on_headers_complete(self) -> None:
             self._in_head = False
-            super().on_headers_complete()
+            if (answer := self._turned_away()) is None:
+                super().on_headers_complete()
+                return
+            self.cycle = _Answered  # type: ignore[assignment]
+            self.server_state.total_requests += 1
+            dated = [b"%b: %b\r\n" % header for header in self.server_state.default_headers]
+            self.transport.write(b"".join([b"HTTP/1.1 429 Too Many Requests\r\n", *dated, answer]))
+
+        def _turned_away(self) -> bytes | None:
+            """The answer to a request that the full queue refuses. Under load most are: no cycle, no task, no scope.
+            What is unusual goes the long way.
+            """
+            if self._answering() or self.flow.write_paused or self.transport.is_closing():
+                return None
+            parser: Any = self.parser
+            if parser.get_http_version() != "1.1" or not parser.should_keep_alive() or parser.should_upgrade():
+                return None
+            path = self.url.partition(b"?")[0].decode("latin-1")
+            return gate.turned_away(parser.get_method().decode("latin-1"), path, self.headers)
 
         def on_message_complete(self) -> None:
             super().on_message_complete()

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from threading import Lock
 from typing import Any
 
@@ -102,13 +102,18 @@ class Scorer:
             layout = replace(layout, token_budget=token_budget)
         return cls(bundle, device, layout, cache_texts)
 
-    def score(self, texts: Sequence[str]) -> Scores:
-        """Score ``texts`` in order. Repeated texts are computed once and get the same score."""
+    def score(self, texts: Sequence[str], here: bool = False) -> Scores:
+        """Score ``texts`` in order. Repeated texts are computed once and get the same score.
+
+        ``here``: on a CPU, compute in the calling thread, one batch after another: for a caller that has threads of
+        its own and few texts, of which handing each to a worker would take a part as large as a tenth.
+        """
         if isinstance(texts, str):
             raise TypeError("score takes a list of texts, not one text: score([text])")
-        return self._compute(texts) if self._cache is None else self._cache.score(self._compute, texts).scores
+        compute = partial(self._compute, here=here and self._bound is None)
+        return compute(texts) if self._cache is None else self._cache.score(compute, texts).scores
 
-    def _compute(self, texts: Sequence[str]) -> Scores:
+    def _compute(self, texts: Sequence[str], here: bool = False) -> Scores:
         slots: dict[str, int] = {}
         row_slot = np.fromiter((slots.setdefault(text, len(slots)) for text in texts), np.int64, count=len(texts))
         unique = list(slots)
@@ -127,11 +132,15 @@ class Scorer:
                 tokens += len(encoded.ids)
                 batches = self._plan(encoded)
                 planned += sum(batch.tokens for batch in batches)
-                pending.append(
-                    [(window[batch.rows], self._workers.submit(self._run, encoded, batch)) for batch in batches]
-                )
+                if here:
+                    for batch in batches:
+                        logits[window[batch.rows]] = self._run(encoded, batch) / self.bundle.temperature
+                else:
+                    pending.append(
+                        [(window[batch.rows], self._workers.submit(self._run, encoded, batch)) for batch in batches]
+                    )
                 if self._ngrams:
-                    logits[window] = self.bundle.ngram_weight * self._ngrams.logits(window_texts)
+                    logits[window] += self.bundle.ngram_weight * self._ngrams.logits(window_texts)
                 while len(pending) > WINDOWS_AHEAD:
                     self._collect(pending, logits)
             while pending:
@@ -144,7 +153,7 @@ class Scorer:
         if self.bundle.cascade and len(unique):
             unsure = np.flatnonzero(probs.max(axis=1) < self.bundle.cascade["threshold"])
             if deferred := len(unsure):
-                large = self._large_scorer().score([unique[slot] for slot in unsure])
+                large = self._large_scorer().score([unique[slot] for slot in unsure], here)
                 probs[unsure], tokens, planned = large.probs, tokens + large.tokens, planned + large.planned
         classes = list(self.bundle.labels)
         return Scores(probs[row_slot], classes, truncated[row_slot], unknown[row_slot], tokens, planned, deferred)

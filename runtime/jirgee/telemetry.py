@@ -33,6 +33,7 @@ class Telemetry:
         self._latency = histogram(
             "jirgee_request_seconds", "From a request's headers to its answer", ["route"], buckets=_SECONDS
         )
+        self._children: dict[tuple[str, int], tuple[Counter, Histogram]] = {}  # looked up by label, once
         self._refused = counter("jirgee_refused", "Requests refused because of load", ["reason"])
         self._queue_texts = gauge("jirgee_queue_texts", "Texts that wait for a lane")
         self._queue_tokens = gauge("jirgee_queue_tokens", "Their tokens")
@@ -54,8 +55,11 @@ class Telemetry:
         self._rate.set_function(lambda: batcher.rate)
 
     def request(self, route: str, status: int, seconds: float) -> None:
-        self._requests.labels(route, status).inc()
-        self._latency.labels(route).observe(seconds)
+        if (found := self._children.get((route, status))) is None:
+            found = self._requests.labels(route, status), self._latency.labels(route)
+            self._children[route, status] = found
+        found[0].inc()
+        found[1].observe(seconds)
 
     def refused(self, reason: str) -> None:
         self._refused.labels(reason).inc()

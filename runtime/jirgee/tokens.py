@@ -161,6 +161,7 @@ class Tokenizer:
         return text
 
 
+FEW = 64  # texts; for a list of them SentencePiece starts a thread, which costs as much as six texts
 Segmenter = Callable[[list[str], int], list[list[int]]]  # (texts, threads) -> piece ids, no special tokens
 Places = Callable[[str], list[tuple[int, int]]]  # text -> where each piece begins and ends, in characters
 
@@ -177,6 +178,8 @@ def _sentencepiece(spec: TokenizerSpec, model: bytes) -> tuple[Segmenter, int, P
         raise BundleError(f"{spec.file} is not a SentencePiece model ({error})") from None
 
     def segment(texts: list[str], threads: int) -> list[list[int]]:
+        if len(texts) <= FEW:
+            return [processor.encode(text, out_type=int) for text in texts]
         return processor.encode(texts, out_type=int, num_threads=threads)
 
     def places(text: str) -> list[tuple[int, int]]:

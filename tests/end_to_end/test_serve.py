@@ -37,11 +37,11 @@ import sys, time
 from jirgee.cli import main
 from jirgee.scorer import Scorer
 score = Scorer.score
-def slow(self, texts):
+def slow(self, texts, here=False):
     if any("poison" in text for text in texts):
         raise RuntimeError("injected")
     time.sleep({delay})
-    return score(self, texts)
+    return score(self, texts, here)
 Scorer.score = slow
 sys.exit(main(sys.argv[1:]))
 """
@@ -325,6 +325,37 @@ def test_a_body_of_a_gigabyte_is_refused_unread(serve: Serve, tiny_bundle: Path,
         assert sent < 256 << 20
     assert served.rss() - before < 64 << 20
     assert served.metric('jirgee_requests_total{route="/v1/score",status="413"}') == 1
+
+
+def test_a_full_queue_refuses_by_the_head_and_keeps_the_connection(serve: Serve, tiny_bundle: Path) -> None:
+    served = serve(tiny_bundle, "--threads", "1", "--max-wait", "0.001", launcher=LAUNCHER.format(delay=2))
+    body = json.dumps({"texts": ["нэг"]}).encode()
+    head = b"POST /v1/score HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n" % len(body)
+    admitted = [raw(served.port) for _ in range(2)]  # one runs, one waits
+    for connection in admitted:
+        connection.sendall(head + b"\r\n" + body)
+        time.sleep(0.3)
+    with closing(HTTPConnection("127.0.0.1", served.port, timeout=30)) as client:
+        client.putrequest("POST", "/v1/score")
+        client.putheader("content-length", str(len(body)))
+        client.endheaders()
+        answer = client.getresponse()  # nothing of the body was sent yet
+        assert (answer.status, json.load(answer)["error"]["place"]) == (429, None)
+        assert answer.headers["retry-after"].isdecimal()
+        assert answer.headers["content-type"] == "application/json"
+        client.send(body)
+        client.request("GET", f"{SEED}?text=a")
+        answer = client.getresponse()
+        assert (answer.status, answer.headers["access-control-allow-origin"]) == (429, "*")
+        answer.read()
+        client.request("GET", "/readyz")
+        assert client.getresponse().status == 200
+    for connection in admitted:
+        with closing(connection):
+            assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200")
+    figures = urlopen(f"http://127.0.0.1:{served.port}/metrics", timeout=30).read().decode()
+    assert 'jirgee_requests_total{route="/v1/score",status="429"} 1.0' in figures
+    assert 'jirgee_refused_total{reason="queue"} 2.0' in figures
 
 
 def test_a_refused_body_of_moderate_size_keeps_the_connection(serve: Serve, tiny_bundle: Path) -> None:

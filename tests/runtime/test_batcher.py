@@ -34,7 +34,7 @@ class FakeScorer:
         self.gate = threading.Event()
         self.gate.set()
 
-    def score(self, texts: Sequence[str]) -> Scores:
+    def score(self, texts: Sequence[str], here: bool = False) -> Scores:
         self.batches.append(list(texts))
         assert self.gate.wait(10)
         if any("poison" in text for text in texts):
@@ -265,9 +265,9 @@ def test_a_burst_is_admitted_and_a_load_that_stays_is_not() -> None:
 
 def test_the_rate_is_learnt_from_what_ran() -> None:
     class Slow(FakeScorer):
-        def score(self, texts: Sequence[str]) -> Scores:
+        def score(self, texts: Sequence[str], here: bool = False) -> Scores:
             time.sleep(0.01 * len(texts))
-            return super().score(texts)
+            return super().score(texts, here)
 
     async def story(batcher: Batcher) -> float:
         await batcher.submit(["12345"] * 40)

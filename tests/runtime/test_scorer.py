@@ -98,6 +98,14 @@ def test_threads_and_budget_change_nothing(
     np.testing.assert_array_equal(scores.truncated, expected.truncated)
 
 
+def test_in_the_calling_thread_nothing_changes(
+    tiny_bundle: Path, expected: Scores, many: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Scorer.load(tiny_bundle, threads=2, token_budget=64) as loaded:
+        monkeypatch.setattr(loaded._workers, "submit", None)
+        np.testing.assert_allclose(loaded.score(many, here=True).probs, expected.probs, atol=loaded.bundle.tolerance)
+
+
 def test_concurrent_callers(tiny_bundle: Path, expected: Scores, many: list[str]) -> None:
     with Scorer.load(tiny_bundle, "cpu", 2, cache_texts=50) as shared, ThreadPoolExecutor(8) as callers:
 

@@ -274,10 +274,10 @@ def test_a_text_that_makes_scoring_raise_is_500_and_its_place(
 ) -> None:
     score = Scorer.score
 
-    def faulty(self: Scorer, texts: list[str]) -> Any:
+    def faulty(self: Scorer, texts: list[str], here: bool = False) -> Any:
         if "poison" in texts:
             raise RuntimeError("injected")
-        return score(self, texts)
+        return score(self, texts, here)
 
     monkeypatch.setattr(Scorer, "score", faulty)
     with TestClient(create_app(scorer)) as client, caplog.at_level(logging.ERROR, "jirgee.server"):

@@ -14,7 +14,7 @@ from sentencepiece import SentencePieceProcessor
 
 from jirgee.checkpoint import read_settings
 from jirgee.errors import BundleError
-from jirgee.tokens import NORMALISERS, Encoded, Tokenizer, TokenizerSpec
+from jirgee.tokens import FEW, NORMALISERS, Encoded, Tokenizer, TokenizerSpec
 
 AWKWARD = [
     "",
@@ -264,3 +264,9 @@ def test_equals_mn_tweet_bert_on_real_texts(shared: Path) -> None:
     encoded = load(settings.tokenizer, model, 128).encode(texts)
     different = [text for text, row, want in zip(texts, rows_of(encoded), expected, strict=True) if row != want]
     assert not different, f"{len(different)} of {len(texts)} texts differ, first: {different[0]!r}"
+
+
+def test_few_texts_are_encoded_as_many_are(bert_spec: TokenizerSpec, spm_bert_model: Path) -> None:
+    tokenizer = load(bert_spec, spm_bert_model)
+    texts = [*AWKWARD, *(f"{number} дахь жиргээ" for number in range(FEW))]
+    assert rows_of(tokenizer.encode(texts)) == [rows_of(tokenizer.encode([text]))[0] for text in texts]
