@@ -14,6 +14,7 @@ from .command import Command, UsageError, device_arguments, positive, share
 from .errors import InputError
 from .formats import FORMATS
 from .layout import LOW_MEMORY, Layout
+from .machine import share_one_heap
 from .scorer import Scorer
 from .sinks import beside, publish
 
@@ -85,6 +86,8 @@ def _score(args: Namespace) -> int:
         raise UsageError("--low-memory means one thread; leave --threads out")
     if args.engine == "ray" and args.low_memory:
         raise UsageError("--low-memory needs --engine local")
+    if args.low_memory:
+        share_one_heap()
     if "-" in args.input:
         if len(args.input) > 1:
             raise UsageError("- stands alone; files go in a run of their own")

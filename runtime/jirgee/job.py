@@ -27,6 +27,7 @@ from .summary import Summary
 from .writers import json_line
 
 CHUNK = 4096  # records taken together: two windows of the scorer
+LEAN_CHUNK = 1024  # where memory is short; three chunks are there at once, read, computed and written
 CHUNK_BYTES = 1 << 23  # and no more of them than this
 
 __all__ = ["CHUNK", "Chunk", "Columns", "Extras", "Summary", "score_files"]
@@ -123,7 +124,7 @@ def score_files(
     first = summary.scored, summary.rejected
     background = ThreadPoolExecutor(1, thread_name_prefix="jirgee-job")
     try:
-        reader = Reader(inputs, format, check, rejects is not None, max_rejects, consumed)
+        reader = Reader(inputs, format, check, rejects is not None, max_rejects, consumed, chunk_size(scorer))
         chunks = reader.chunks(start, summary.rejected)
         while True:
             clock = time.perf_counter()
@@ -145,6 +146,11 @@ def score_files(
     return summary
 
 
+def chunk_size(scorer: Scorer) -> int:
+    """Records of a chunk, at most."""
+    return min(CHUNK, LEAN_CHUNK) if scorer.layout.lean else CHUNK
+
+
 def check_counts(summary: Summary, path: Path, scored: int, rejected: int) -> None:
     """Raise JirgeeError unless every row read went to one of two sinks, by what these counted themselves."""
     if summary.rows != scored + rejected:
@@ -157,7 +163,7 @@ def check_counts(summary: Summary, path: Path, scored: int, rejected: int) -> No
 @dataclass
 class Reader:
     """Inputs -> chunks of checked rows. ``check`` gives the text of a record or raises InputError; ``set_aside``:
-    whether bad rows are rejects of a chunk, or raise.
+    whether bad rows are rejects of a chunk, or raise. ``size``: records of a chunk.
     """
 
     inputs: Sequence[Path]
@@ -166,6 +172,7 @@ class Reader:
     set_aside: bool
     max_rejects: int | None
     consumed: Callable[[int, int], Any] | None
+    size: int
 
     def chunks(self, start: Mark | None, rejected: int) -> Iterator[Chunk]:
         """From behind ``start`` on, before which ``rejected`` records were set aside."""
@@ -196,7 +203,7 @@ class Reader:
                     chunk.size += len(item.raw)
                     if item.damaged:  # nothing of this file is left
                         chunk.file, chunk.place = index + 1, None
-                if chunk.taken >= CHUNK or chunk.size >= CHUNK_BYTES:
+                if chunk.taken >= self.size or chunk.size >= CHUNK_BYTES:
                     yield chunk
                     chunk = Chunk(index)
         if chunk.taken:

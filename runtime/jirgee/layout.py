@@ -27,16 +27,16 @@ FORMAT = 1
 @dataclass(frozen=True)
 class Layout:
     """``workers``: batches computed at once. ``inner``: threads that compute one batch together. ``token_budget``: of
-    one batch, padding included. ``arena``: keep the memory of one batch for the next.
+    one batch, padding included. ``lean``: keep nothing of one batch for the next, and take a job in small chunks.
     """
 
     workers: int
     inner: int
     token_budget: int
-    arena: bool = True
+    lean: bool = False
 
 
-LOW_MEMORY = Layout(workers=1, inner=1, token_budget=128, arena=False)
+LOW_MEMORY = Layout(workers=1, inner=1, token_budget=128, lean=True)
 
 
 def default(device: str, threads: int | None = None) -> Layout:
@@ -70,7 +70,7 @@ def remembered(bundle: Bundle) -> Layout | None:
             data["format"] == FORMAT
             and data["machine"] == _machine()
             and all(type(value) is int and value > 0 for value in (layout.workers, layout.inner, layout.token_budget))
-            and layout.arena is True
+            and layout.lean is False
             and layout.workers * layout.inner <= cpu_count()
             and layout.token_budget <= LARGEST_BUDGET
         )

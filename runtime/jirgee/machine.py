@@ -104,7 +104,7 @@ def user_cache() -> Path:
     return Path(base) / "jirgee"
 
 
-M_MMAP_THRESHOLD = -3  # of mallopt(3)
+M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # of mallopt(3)
 
 
 def return_big_blocks(size: int = 1 << 18) -> bool:
@@ -113,9 +113,21 @@ def return_big_blocks(size: int = 1 << 18) -> bool:
     By default it keeps more and more of them, up to 32 MiB each; loading a model then leaves holes as large as half of
     it. False where the C library has no such setting.
     """
+    return _mallopt(M_MMAP_THRESHOLD, size)
+
+
+def share_one_heap() -> bool:
+    """Tell glibc that threads from now on share the heap, instead of reserving 64 MiB of address space each.
+
+    They wait for each other there: for one thread that computes, not for many. False where there is no such setting.
+    """
+    return _mallopt(M_ARENA_MAX, 1)
+
+
+def _mallopt(setting: int, value: int) -> bool:
     if platform.system() != "Linux":
         return False
     try:
-        return ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, size) == 1
+        return ctypes.CDLL(None).mallopt(setting, value) == 1
     except (OSError, AttributeError):
         return False

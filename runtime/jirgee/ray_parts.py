@@ -15,7 +15,7 @@ from typing import Any
 from .cache import ScoreCache
 from .columns import Columns
 from .errors import JirgeeError
-from .job import Chunk, Reader
+from .job import CHUNK, Chunk, Reader
 from .labelled import checked_text
 from .parquet import pyarrow
 from .run import Task
@@ -56,7 +56,7 @@ def read(block: Any, task: Task, columns: Columns) -> Iterator[Any]:
     for file in block["item"].to_pylist():
         part, clock = Part(file), time.perf_counter()
         try:
-            reader = Reader([task.inputs[file]], task.format, check, task.rejects is not None, None, consumed)
+            reader = Reader([task.inputs[file]], task.format, check, task.rejects is not None, None, consumed, CHUNK)
             for part.chunk in reader.chunks(None, 0):
                 part.done.read_seconds = time.perf_counter() - clock
                 yield part.pack()

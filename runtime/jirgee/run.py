@@ -93,7 +93,7 @@ def identify(task: Task, scorer: Scorer) -> dict[str, Any]:
     from . import __version__
 
     return {
-        "jirgee": [__version__, jobs.CHUNK, jobs.CHUNK_BYTES, caching.CACHED_TEXTS],
+        "jirgee": [__version__, jobs.chunk_size(scorer), jobs.CHUNK_BYTES, caching.CACHED_TEXTS],
         "bundle": describe_bundle(scorer.bundle),
         "inputs": describe_inputs(task.inputs),
         "options": {

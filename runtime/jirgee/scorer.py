@@ -51,7 +51,7 @@ class Scorer:
         self.tokenizer = Tokenizer(bundle.tokenizer, bundle.read(bundle.tokenizer.file), bundle.max_tokens)
         model, folder = session_model(bundle)
         more = provider_options(bundle, device)
-        self._session = open_session(model, device, layout.inner, folder, layout.arena, more)
+        self._session = open_session(model, device, layout.inner, folder, not layout.lean, more)
         self._inputs = _checked_inputs(bundle, self._session)
         self._bound = None if device == "cpu" else Bound(self._session, self._inputs, len(bundle.labels), device)
         self._ngrams = None

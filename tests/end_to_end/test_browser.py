@@ -21,7 +21,9 @@ import numpy as np
 import pytest
 
 import jirgee
+from jirgee.bundle import Bundle
 from jirgee.cli import main
+from jirgee.golden import Golden
 
 pytest.importorskip("selenium", reason="the browser's driver is not installed: pip install selenium")
 from selenium import webdriver
@@ -179,6 +181,43 @@ def test_the_page_scores_as_python_and_asks_nobody(browser, site, folder, bundle
         browser.save_screenshot(name)
     assert of_the_page(elsewhere[1]) == []
     assert not [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+GOLDEN = """
+const [done] = arguments;
+(async () => {
+  const { Scorer } = await import("/jirgee/index.js");
+  const { texts, probs } = await (await fetch("/model/golden.json")).json();
+  const scorer = await Scorer.load("/model/");
+  const found = [];
+  for (const text of texts) {
+    const scores = await scorer.score([text]);
+    found.push([scores.labels[0], [...scores.probs[0]]]);
+  }
+  return { texts, probs, found };
+})().then(done, (error) => done({ error: String(error) }));
+"""
+
+
+def test_the_golden_texts_score_as_at_export(browser, site, bundle):
+    """One by one, as the export scored them, with the package and the file as the folder has them."""
+    golden = Golden.read(Bundle.load(bundle))
+    assert golden
+    open_page(browser, site.address)
+    result = browser.execute_async_script(GOLDEN)
+    assert "error" not in result, result["error"]
+    assert tuple(result["texts"]) == golden.texts
+    labels = Bundle.load(bundle).labels
+    assert [label for label, _ in result["found"]] == [labels[best] for best in golden.probs.argmax(axis=1)]
+    change = np.abs(np.array([probs for _, probs in result["found"]]) - golden.probs).max(axis=1)
+    within = np.mean(change < 0.01)
+    print(
+        f"{len(change)} golden texts ({golden.source}): labels equal; {within:.3f} within 0.01, most {change.max():.7f}"
+    )
+    if "JIRGEE_WEB_BUNDLE" in os.environ:  # 8 bits round otherwise in WebAssembly
+        assert within >= 0.9
+    else:
+        assert change.max() <= 1e-4
 
 
 def test_offline_after_the_first_visit(browser, site, folder, bundle, sample_texts):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from jirgee import job
 from jirgee.errors import InputError
 from jirgee.job import Columns, Summary, score_files
+from jirgee.layout import LOW_MEMORY
 from jirgee.rows import Row, Sink, read_rows
 from jirgee.scorer import Scorer
 
@@ -30,6 +32,15 @@ def run(scorer: Scorer, inputs: list[Path], out: Path, rejects: Path | None = No
 
 def records(path: Path) -> list[dict[str, Any]]:
     return [item.record for item in read_rows(path) if isinstance(item, Row)]
+
+
+def test_chunks_are_small_where_memory_is_short(tiny_bundle: Path, samples: Path, tmp_path: Path) -> None:
+    ticks: dict[bool, list[int]] = {False: [], True: []}
+    for lean, sizes in ticks.items():
+        with Scorer.load(tiny_bundle, "cpu", layout=replace(LOW_MEMORY, lean=lean)) as scorer:
+            run(scorer, [samples / "tweets.csv"], tmp_path / f"{lean}.csv", progress=sizes.append)
+    assert max(ticks[True]) == job.LEAN_CHUNK < max(ticks[False])
+    assert (tmp_path / "True.csv").read_bytes() == (tmp_path / "False.csv").read_bytes()
 
 
 def write_csv(path: Path, rows: list[dict[str, Any]]) -> Path:

@@ -135,6 +135,29 @@ def test_peak_memory_is_not_that_of_the_parent() -> None:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_threads_share_one_heap() -> None:
+    """In a process of its own: each of eight threads that allocates would reserve 64 MiB."""
+    code = """
+import sys, threading
+from pathlib import Path
+from jirgee.machine import share_one_heap
+if sys.argv[1] == "set": assert share_one_heap()
+def size(): return int(Path("/proc/self/statm").read_text().split()[0]) * 4096
+before, all_there, all_seen = size(), threading.Barrier(9), threading.Barrier(9)
+def work():
+    kept = [bytearray(4096) for _ in range(100)]
+    all_there.wait(); all_seen.wait()
+for _ in range(8): threading.Thread(target=work).start()
+all_there.wait(); print(size() - before); all_seen.wait()
+"""
+    apart, shared = (
+        int(subprocess.run([sys.executable, "-c", code, word], check=True, capture_output=True).stdout)
+        for word in ("leave", "set")
+    )
+    assert apart - shared > 4 * (64 << 20)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
 def test_freed_blocks_go_back_to_the_system() -> None:
     """In a process of its own: after a large block was freed, blocks of a few MiB would stay in the heap."""
     code = """

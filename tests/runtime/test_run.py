@@ -133,7 +133,7 @@ def test_scores_are_those_of_a_cache_that_forgot_nothing_else(scorer: Scorer, so
     computed: list[list[str]] = []
 
     class Spy:
-        bundle, device, token_budget = scorer.bundle, scorer.device, scorer.token_budget
+        bundle, device, token_budget, layout = scorer.bundle, scorer.device, scorer.token_budget, scorer.layout
 
         def score(self, texts: list[str]) -> Any:
             computed.append(list(texts))
@@ -197,7 +197,7 @@ def test_it_refuses_another_bundle(scorer: Scorer, source: Path, tmp_path: Path)
 
     class Other:
         bundle = replace(scorer.bundle, temperature=2.0)
-        device, token_budget = scorer.device, scorer.token_budget
+        device, token_budget, layout = scorer.device, scorer.token_budget, scorer.layout
 
     with pytest.raises(InputError, match="the bundle has changed"):
         run.run(replace(task, resume=True), Other())  # type: ignore[arg-type]
