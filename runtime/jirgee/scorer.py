@@ -35,6 +35,7 @@ from .scores import Scores, softmax
 from .tokens import Encoded, Tokenizer, TokenizerSpec
 
 WINDOW = 2048  # unique texts tokenised and sorted together: 1 % of padding is left
+RUN_COST = 8  # tokens that the CPU could compute in the time that a batch costs beside its tokens
 WINDOWS_AHEAD = 3  # tokenised and not yet collected: what a call of a million texts holds beside them
 
 __all__ = ["TOKEN_BUDGET", "WINDOW", "Scorer", "Scores", "softmax"]
@@ -189,8 +190,9 @@ class Scorer:
         return softmax(logits)
 
     def _plan(self, encoded: Encoded) -> list[Batch]:
-        lengths = widths(encoded.lengths, self.bundle.max_tokens) if self._bound else encoded.lengths
-        return plan(lengths, self.token_budget)
+        if self._bound:
+            return plan(widths(encoded.lengths, self.bundle.max_tokens), self.token_budget)
+        return plan(encoded.lengths, self.token_budget, RUN_COST)
 
     def _run(self, encoded: Encoded, batch: Batch) -> np.ndarray:
         ids, mask = encoded.padded(batch.rows, batch.width, self.bundle.tokenizer.pad_id)

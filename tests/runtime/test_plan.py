@@ -61,3 +61,26 @@ def test_padding_share_counts_the_padding() -> None:
 def test_impossible_plans_are_refused(lengths: list[int], budget: int) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         plan(np.array(lengths), budget)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_with_a_cost_a_batch_no_promise_is_broken_and_no_cut_is_worth_while(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, 120, size=rng.integers(1, 200))
+    budget, cost = int(rng.integers(1, 1000)), int(rng.integers(1, 50))
+    batches = plan(lengths, budget, cost)
+    rows = np.concatenate([batch.rows for batch in batches])
+    assert sorted(rows.tolist()) == list(range(len(lengths)))
+    for batch in batches:
+        assert batch.width == lengths[batch.rows].max()
+        assert batch.tokens <= budget or len(batch.rows) == 1
+        for cut in range(1, len(batch.rows)):
+            behind = batch.rows[cut:]
+            assert (batch.width - lengths[behind].max()) * len(behind) <= cost
+
+
+def test_few_rows_are_cut_where_their_lengths_fall() -> None:
+    lengths = np.array([60, 10, 58, 11])
+    assert [batch.rows.tolist() for batch in plan(lengths, 512)] == [[0, 2, 3, 1]]
+    assert [batch.rows.tolist() for batch in plan(lengths, 512, 8)] == [[0, 2], [3, 1]]
+    assert [batch.rows.tolist() for batch in plan(lengths, 512, 1)] == [[0], [2], [3, 1]], "a tie costs nothing"
