@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from jirgee.layout import TOKEN_BUDGET, Layout
+from jirgee.machine import cpu_count
+
 from ..cases import Case
 from . import Variant
 
@@ -14,7 +17,7 @@ ABOUT = "jirgee's bundle and Scorer, with their defaults"
 SOURCES = ("docs/scoring.md", "docs/performance.md")
 NEEDS = ("onnxruntime", "sentencepiece")
 THROUGHPUT = [{}]
-LATENCY = [{}]
+LATENCY = [{}, {"together": True}]  # all processors on one text, as the other engines' sessions do by default
 BUNDLE = "bundle"
 
 
@@ -44,7 +47,8 @@ def prepare(case: Case, out: Path, variant: str) -> None:
 def load(case: Case, out: Path, variant: str, settings: dict[str, Any]) -> Any:
     from jirgee import Scorer
 
-    return Scorer.load(out / BUNDLE, device="cpu", cache_texts=0, **settings)  # remembered scores are no speed
+    layout = Layout(1, cpu_count(), TOKEN_BUDGET["cpu"]) if settings.get("together") else None
+    return Scorer.load(out / BUNDLE, device="cpu", cache_texts=0, layout=layout)  # remembered scores are no speed
 
 
 def score(loaded: Any, texts: list[str]) -> np.ndarray:
