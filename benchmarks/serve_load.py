@@ -250,7 +250,7 @@ def main() -> None:
     parser.add_argument("--text-column", default="text")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each load")
     parser.add_argument("--per-request", type=int, nargs="+", default=[1, 16], help="texts in a request")
-    parser.add_argument("--clients", type=int, default=12, help="in flight while saturated")
+    parser.add_argument("--clients", type=int, default=48, help="of the saturated load; more than are admitted")
     parser.add_argument("--threads", type=int, help="of the server and of jirgee bench")
     parser.add_argument("--serve", nargs=argparse.REMAINDER, default=[], help="more arguments for jirgee serve")
     parser.add_argument("--json", type=Path, metavar="FILE")
