@@ -18,7 +18,9 @@ from jirgee.errors import GateError
 
 from .first_token import FIRST_TOKEN_QUERY, FIRST_TOKEN_SCORES, constants
 from .optimise import prune
+from .products import MICROSOFT
 
+HEADS = ("num_heads", "q_num_heads")
 INSIDE = 1024  # bytes of a tensor from which on it is pointed to
 
 
@@ -28,7 +30,7 @@ def attention_graph(stored: bytes, layers: int) -> bytes:
     """
     model = onnx.load_from_string(stored)
     graph = model.graph
-    nodes = [node for node in graph.node if node.op_type in _QUERIES or node.name.endswith(FIRST_TOKEN_QUERY)]
+    nodes = [node for node in graph.node if _kind(node) in _QUERIES or node.name.endswith(FIRST_TOKEN_QUERY)]
     if len(nodes) != layers:
         raise GateError(f"--with-attention: the graph has {len(nodes)} attention operators for {layers} layers")
     shapes = {name: array.shape for name, array in constants(model).items()}
@@ -40,7 +42,7 @@ def attention_graph(stored: bytes, layers: int) -> bytes:
     graph.node.extend(made)
     graph.node.append(helper.make_node("Concat", outputs, ["attention"], axis=0))
     del graph.output[:]
-    given = [a.i for a in nodes[0].attribute if a.name == "num_heads"]
+    given = [a.i for a in nodes[0].attribute if a.name in HEADS]
     heads = given[0] if given else "heads"
     graph.output.append(helper.make_tensor_value_info("attention", TensorProto.FLOAT, [layers, heads, "w", "w"]))
     del graph.value_info[:]
@@ -62,12 +64,12 @@ def _probabilities(
         made.append(helper.make_node(operator, inputs, [output], **attributes))
         return output
 
-    if node.op_type not in _QUERIES:
+    if _kind(node) not in _QUERIES:
         query, key = _first_token(model, node, shapes, add)
         return made, add("Softmax", add("MatMul", query, key), axis=-1)
-    query, key, width = _QUERIES[node.op_type](node, shapes, add)
+    query, key, width = _QUERIES[_kind(node)](node, shapes, add)
     given = {attribute.name: attribute for attribute in node.attribute}
-    heads = given["num_heads"].i
+    heads = next(given[name].i for name in HEADS if name in given)
     scale = given["scale"].f if "scale" in given and given["scale"].f else (width // heads) ** -0.5
     shape = add("Constant", value=_numbers("", [0, -1, heads, width // heads]))
     query, key = (add("Reshape", part, shape) for part in (query, key))
@@ -87,6 +89,10 @@ def _packed(node: NodeProto, shapes: dict[str, tuple[int, ...]], add, hidden: st
     return query, key, width
 
 
+def _kind(node: NodeProto) -> tuple[str, str]:
+    return node.domain, node.op_type
+
+
 def _plain(node: NodeProto, shapes: dict[str, tuple[int, ...]], add) -> tuple[str, str, int]:
     return _packed(node, shapes, add, node.input[0], node.input[1])
 
@@ -99,14 +105,16 @@ def _quantised(node: NodeProto, shapes: dict[str, tuple[int, ...]], add) -> tupl
 
 
 def _split(node: NodeProto, shapes: dict[str, tuple[int, ...]], add) -> tuple[str, str, int]:
-    """MultiHeadAttention: query, key and value, each by a product of its own, whose bias it may have to add itself."""
-    if len(node.input) > 3 and node.input[3]:
+    """Query, key and value, each by a product of its own; MultiHeadAttention may have to add their biases itself."""
+    if node.op_type == "MultiHeadAttention" and node.input[3]:
         width = shapes[node.input[3]][0] // 3
         bounds = [add("Constant", value=_numbers("", [number])) for number in (0, width, 2 * width)]
         parts = [add("Slice", node.input[3], *bounds[part : part + 2]) for part in (0, 1)]
         query, key = (add("Add", given, part) for given, part in zip(node.input[:2], parts, strict=True))
         return query, key, width
-    return node.input[0], node.input[1], shapes[f"{node.input[0]}_weight"][1]
+    query = node.input[0]
+    bias = f"{query}_by"  # where ``standard_attention`` has it added
+    return query, node.input[1], shapes[bias][0] if bias in shapes else shapes[f"{query}_weight"][1]
 
 
 def _first_token(model: ModelProto, asked: NodeProto, shapes: dict[str, tuple[int, ...]], add) -> tuple[str, str]:
@@ -122,8 +130,13 @@ def _first_token(model: ModelProto, asked: NodeProto, shapes: dict[str, tuple[in
     return looked_for, add("Transpose", add("Unsqueeze", tokens, one), perm=[0, 1, 3, 2])
 
 
-# operator -> its queries and keys, [1, w, width] each, and the width
-_QUERIES = {"Attention": _plain, "QAttention": _quantised, "MultiHeadAttention": _split}
+# (domain, operator) -> its queries and keys, [1, w, width] each, and the width
+_QUERIES = {
+    (MICROSOFT, "Attention"): _plain,
+    (MICROSOFT, "QAttention"): _quantised,
+    (MICROSOFT, "MultiHeadAttention"): _split,
+    ("", "Attention"): _split,
+}
 
 
 def _numbers(name: str, values: list[int]) -> TensorProto:

@@ -33,7 +33,7 @@ def cut_last_layer(model: ModelProto, one_query: bool = True) -> bool:
     attention = [node for node in graph.node if node.op_type == "Attention"][-1]
     last_norm = [node for node in graph.node if node.op_type == "SkipLayerNormalization"][-1]
     readers = users.get(last_norm.output[0], [])
-    if len(readers) != 1 or not _takes_first_token(model, readers[0]):
+    if len(readers) != 1 or not takes_first_token(model, readers[0]):
         return False
     pick = readers[0]
     attended, residual = attention.output[0], attention.input[0]
@@ -132,7 +132,7 @@ def _padding_penalty(model: ModelProto, prefix: str, nodes: list[NodeProto]) -> 
     return f"{prefix}_penalty_row"
 
 
-def _takes_first_token(model: ModelProto, node: NodeProto) -> bool:
+def takes_first_token(model: ModelProto, node: NodeProto) -> bool:
     """Whether ``node`` is ``Gather(x, 0, axis=1)`` with a scalar index."""
     if node.op_type != "Gather" or next((a.i for a in node.attribute if a.name == "axis"), 0) != 1:
         return False

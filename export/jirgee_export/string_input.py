@@ -13,9 +13,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import onnx
-from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, TensorProto, helper
 
 from jirgee.bundle import Bundle, check_free, replace
 from jirgee.errors import BundleError
@@ -25,17 +24,11 @@ from jirgee.tokens import TokenizerSpec
 
 from .charsmap import fold_lower, read_model
 from .graph_builder import EXTENSIONS, GraphBuilder
+from .opset import opset_of, raise_opset
 from .string_ngrams import ngram_logits
 
 TOKEN_BUDGET = 512  # tokens of one batch, padding included: the scorer's on a CPU
 OPSET = 18  # the n-grams need BitwiseXor
-UNCHANGED_IN_18 = {  # standard operators of our graphs that mean in opset 18 what they meant in 17
-    "Abs", "Add", "Cast", "Clip", "Concat", "Constant", "DequantizeLinear", "Div", "DynamicQuantizeLinear", "Erf",
-    "Gather", "Gemm", "Identity", "InstanceNormalization", "LayerNormalization", "MatMul", "MatMulInteger", "Max",
-    "Min", "Mul", "Pow", "QLinearMatMul", "QuantizeLinear", "ReduceSum", "Reshape", "Round", "Shape", "Slice",
-    "Softmax", "Sqrt", "Squeeze", "Sub", "Tanh", "Transpose", "Unsqueeze", "Where",
-}  # fmt: skip
-AXES_AS_INPUT_IN_18 = {"ReduceMax", "ReduceMean", "ReduceMin"}
 
 
 def write_string_input(bundle: Bundle, out: Path, overwrite: bool = False) -> str:
@@ -62,7 +55,10 @@ def string_model(bundle: Bundle) -> ModelProto:
     if unknown := [name for name in spec.normalise if name != "lower"]:
         raise BundleError(f"{bundle.path}: texts are normalised by {unknown[0]!r}, which the string-input form cannot")
     model = onnx.load_from_string(bundle.read(MODEL))
-    opset = _raise_opset(bundle, model)
+    try:
+        raise_opset(model, OPSET)
+    except ValueError as error:
+        raise BundleError(f"{bundle.path}: {MODEL} has no string-input form: {error}") from None
     pieces = fold_lower(read_model(bundle.read(spec.file)), spec.normalise)
     unknown_piece = next(i for i, piece in enumerate(pieces.pieces) if piece.type == piece.UNKNOWN)
 
@@ -96,29 +92,11 @@ def string_model(bundle: Bundle) -> ModelProto:
             helper.make_tensor_value_info("labels", TensorProto.STRING, ["n"]),
         ],
     )
-    domains = {"": opset, "com.microsoft": 1, EXTENSIONS: 1}
+    domains = {"": opset_of(model), "com.microsoft": 1, EXTENSIONS: 1}
     opsets = [helper.make_opsetid(domain, version) for domain, version in domains.items()]
     whole = helper.make_model(graph, opset_imports=opsets, ir_version=model.ir_version, producer_name="jirgee")
     helper.set_model_props(whole, {"labels": "\n".join(bundle.labels)})
     return whole
-
-
-def _raise_opset(bundle: Bundle, model: ModelProto) -> int:
-    """Make ``model`` one of opset ``OPSET`` if it is an older one; returns the opset that it has then."""
-    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-    if opset >= OPSET:
-        return opset
-    for node in model.graph.node:
-        if node.domain not in ("", "ai.onnx") or node.op_type in UNCHANGED_IN_18:
-            continue
-        if node.op_type not in AXES_AS_INPUT_IN_18:
-            raise BundleError(f"{bundle.path}: {node.op_type} in {MODEL} is not known to the string-input form")
-        for attribute in [entry for entry in node.attribute if entry.name == "axes"]:
-            axes = numpy_helper.from_array(np.array(attribute.ints, np.int64), f"{node.output[0]}_axes")
-            model.graph.initializer.append(axes)
-            node.input.append(axes.name)
-            node.attribute.remove(attribute)
-    return OPSET
 
 
 def _tokenise(
