@@ -128,7 +128,7 @@ class Scorer:
             for start in range(0, len(unique), WINDOW):
                 window = np.arange(start, min(start + WINDOW, len(unique)))
                 window_texts = unique[start : start + WINDOW]
-                encoded = self.tokenizer.encode(window_texts)
+                encoded = self.tokenizer.encode(window_texts, 1 if pending or here else self.threads)
                 truncated[window], unknown[window] = encoded.truncated, _unknown_share(encoded, self.bundle.tokenizer)
                 tokens += len(encoded.ids)
                 batches = self._plan(encoded)
