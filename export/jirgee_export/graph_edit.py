@@ -14,7 +14,7 @@ class Graph:
 
     def __init__(self, model: ModelProto):
         self.model, self.graph = model, model.graph
-        self.nodes = list(model.graph.node)
+        self.nodes: list[NodeProto] = list(model.graph.node)
         self.tables = {tensor.name: tensor for tensor in model.graph.initializer}
         self.outputs = {value.name for value in model.graph.output}
 

@@ -3,7 +3,7 @@
 The same sums in the same order: the one first copies queries, keys and values so that each head lies on its own, the
 other (opset 23, https://onnx.ai/onnx/operators/onnx__Attention.html) multiplies them where they lie. Its mask says of
 every pair of tokens whether the first sees the second. Of a mask with one row for all tokens, and of the number of each
-text's tokens (opset 24), onnxruntime 1.23 and 1.24 silently compute something else, so neither is used.
+text's tokens (opset 24), onnxruntime 1.24 silently compute something else, so neither is used.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .first_token import takes_first_token
 from .graph_edit import Graph
 from .opset import raise_opset, unknown_operator
 
-OPSET = 23  # onnxruntime 1.23
+OPSET = 23  # onnxruntime 1.24 has all of its operators
 MASK, SEES = "attention_mask", "attention_sees"
 
 

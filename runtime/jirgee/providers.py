@@ -107,8 +107,10 @@ def open_session(
     options.intra_op_num_threads = intra_threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # Spinning threads steal the processor from the tokeniser and from other sessions.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Threads that compute one batch together wait for the next operator awake, but not for the next batch: that would
+    # take the processors from everybody else.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if intra_threads > 1 else "0")
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     # Widths change from batch to batch: a memory pattern for each would only grow.
     options.enable_mem_pattern = False
     if tensors_in:
@@ -127,7 +129,10 @@ def open_session(
         text = " ".join(str(error).split())
         if device != "cpu":
             raise MachineError(f"--device {device}: onnxruntime could not start it: {text}") from error
-        raise BundleError(f"onnxruntime {ort.__version__} cannot run this model: {text}") from error
+        newer = (
+            "; update onnxruntime" if any(sign in text for sign in ("opset", "IR version", "an implementation")) else ""
+        )
+        raise BundleError(f"onnxruntime {ort.__version__} cannot run this model: {text}{newer}") from error
     if (first := session.get_providers()[0]) != provider:
         libraries = LIBRARIES[provider].format(_unloadable(ort, provider))
         raise MachineError(f"--device {device}: onnxruntime fell back to {first}; its {libraries}")

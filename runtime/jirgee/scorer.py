@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property, partial
-from threading import Lock
+from threading import BoundedSemaphore, Lock
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,7 @@ class Scorer:
         if bundle.ngram_weight:
             self._ngrams = NgramModel.from_bytes(bundle.read(bundle.ngrams_file), len(bundle.labels))
         self._workers = ThreadPoolExecutor(layout.workers, thread_name_prefix="jirgee")
+        self._processors = BoundedSemaphore(layout.workers)  # callers compute too, a single batch or all: ``here``
         self._cache = ScoreCache(bundle.labels, cache_texts) if cache_texts else None
         self._large: Scorer | None = None
         self._opening = Lock()
@@ -133,7 +134,7 @@ class Scorer:
                 tokens += len(encoded.ids)
                 batches = self._plan(encoded)
                 planned += sum(batch.tokens for batch in batches)
-                if here:
+                if here or (self._bound is None and len(unique) <= WINDOW and len(batches) == 1):
                     for batch in batches:
                         logits[window[batch.rows]] = self._run(encoded, batch) / self.bundle.temperature
                 else:
@@ -199,10 +200,11 @@ class Scorer:
         arrays = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
         feed = {name: arrays[name].astype(dtype, copy=False) for name, dtype in self._inputs.items()}
         try:
-            if self._bound:
-                logits = self._bound.run(feed, rows_of(len(ids), self.token_budget // batch.width))
-            else:
-                logits = self._session.run(None, feed)[0]
+            with self._processors:
+                if self._bound:
+                    logits = self._bound.run(feed, rows_of(len(ids), self.token_budget // batch.width))
+                else:
+                    logits = self._session.run(None, feed)[0]
         except Exception as error:  # onnxruntime raises its own classes, one per status code
             text = " ".join(str(error).split())
             hint = "; lower the token budget" if "alloc" in text.lower() or "memory" in text.lower() else ""

@@ -141,6 +141,27 @@ def test_a_session_that_does_not_start_is_one_line(ort: Any) -> None:
         providers.open_session(b"", "cpu", 1)
 
 
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "Unsupported model IR version: 11, max supported IR version: 10",
+        "Could not find an implementation for QuantizeLinear(23) node",
+        "ONNX Runtime only guarantees support for models stamped with official released onnx opset versions",
+    ],
+)
+def test_an_onnxruntime_older_than_the_bundle_needs_is_told_so(ort: Any, reason: str) -> None:
+    ort.InferenceSession.error = reason
+    with pytest.raises(BundleError, match=r"cannot run this model: .*; update onnxruntime$"):
+        providers.open_session(b"", "cpu", 1)
+
+
+@pytest.mark.parametrize(("inner", "spins"), [(1, "0"), (2, "1")])
+def test_threads_spin_within_a_batch_only(ort: Any, inner: int, spins: str) -> None:
+    options = providers.open_session("model.onnx", "cpu", inner).options.__dict__
+    assert options["session.intra_op.allow_spinning"] == spins
+    assert options["session.force_spinning_stop"] == "1"
+
+
 def test_a_session_is_asked_for_with_the_cpu_behind(ort: Any) -> None:
     ort.InferenceSession.starts_on = (CUDA, CPU)
     session = providers.open_session("model.onnx", "cuda", 3)
