@@ -10,7 +10,6 @@ import ctypes
 import importlib
 import io
 import platform
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -69,6 +68,8 @@ def why_not(device: str) -> str | None:
 
 def auto_note() -> str | None:
     """What ``auto`` chose and why, where that is a surprise: the GPU wheel is installed and the CPU is taken."""
+    from importlib.metadata import PackageNotFoundError, distribution  # a tenth of the time that a start takes
+
     try:
         distribution(GPU_WHEEL)
     except PackageNotFoundError:

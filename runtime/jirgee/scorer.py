@@ -49,10 +49,13 @@ class Scorer:
             layout = replace(layout, workers=1)  # graphs are not to be replayed by several threads
         self.bundle, self.device, self.layout = bundle, device, layout
         self.threads, self.token_budget = layout.workers, layout.token_budget
-        self.tokenizer = Tokenizer(bundle.tokenizer, bundle.read(bundle.tokenizer.file), bundle.max_tokens)
-        model, folder = session_model(bundle)
-        more = provider_options(bundle, device)
-        self._session = open_session(model, device, layout.inner, folder, not layout.lean, more)
+        with ThreadPoolExecutor(1, thread_name_prefix="jirgee-open") as beside:
+            spec = bundle.tokenizer
+            tokenizer = beside.submit(Tokenizer, spec, bundle.read(spec.file), bundle.max_tokens)
+            model, folder = session_model(bundle)
+            more = provider_options(bundle, device)
+            self._session = open_session(model, device, layout.inner, folder, not layout.lean, more)
+            self.tokenizer = tokenizer.result()
         self._inputs = _checked_inputs(bundle, self._session)
         self._bound = None if device == "cpu" else Bound(self._session, self._inputs, len(bundle.labels), device)
         self._ngrams = None

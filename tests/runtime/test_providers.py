@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 import sys
 from types import SimpleNamespace
@@ -236,6 +237,6 @@ def test_auto_says_why_the_gpu_wheel_is_not_used(
     ort.available = [CUDA, CPU]
     driver(monkeypatch, has_driver)
     assert providers.auto_note() is None, "the GPU wheel is not installed here"
-    monkeypatch.setattr(providers, "distribution", lambda name: name)
+    monkeypatch.setattr(importlib.metadata, "distribution", lambda name: name)
     note = providers.auto_note()
     assert note is None if said is None else re.search(said, note or "")
