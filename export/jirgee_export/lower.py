@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
+from .first_token import takes_first_token
 from .graph_edit import Graph
 from .standard_attention import use_standard_attention
 
@@ -162,20 +163,28 @@ class _Lowering(Graph):
 
     def replace_norms(self) -> None:
         """(Skip)LayerNormalization -> InstanceNormalization over each token, Mul; its beta goes where it is read."""
+        norms = list(self.of("SkipLayerNormalization", "LayerNormalization"))
+        if not norms:
+            return
         one = self.store("norm_one", np.ones(1, np.float32))
         zero = self.store("norm_zero", np.zeros(1, np.float32))
-        for node in self.of("SkipLayerNormalization", "LayerNormalization"):
+        middle = self.store("norm_axis", np.array([1], np.int64))
+        width, ones, zeros = "norm_tokens", "norm_ones", "norm_zeros"  # a one and a zero for every token of a text
+        self.nodes += [
+            helper.make_node("Shape", ["input_ids"], [width], width, start=1),
+            helper.make_node("Expand", [one, width], [ones], ones),
+            helper.make_node("Expand", [zero, width], [zeros], zeros),
+        ]
+        for node in norms:
             skips = node.op_type == "SkipLayerNormalization"
             gamma, beta = [*node.input[2 if skips else 1 :], ""][:2]
             axis = next((a.i for a in node.attribute if a.name == "axis"), -1)
             if any(node.output[1:]) or {gamma, beta} - self.tables.keys() or axis != -1:
                 continue
-            width = len(self.array(gamma))
-            rows = self.store(f"{node.name}_rows", np.array([-1, 1, width], np.int64))
             epsilon = next((a.f for a in node.attribute if a.name == "epsilon"), 1e-12)
             out, prefix = node.output[0], node.name
-            summed, tokens, normal, unit = (f"{prefix}_{part}" for part in ("sum", "tokens", "normal", "unit"))
-            shape = f"{prefix}_shape"
+            summed, unit = f"{prefix}_sum", f"{prefix}_unit"
+            one_row = self._has_one_row(node)
             self.drop(node)
             added = node.input[0]
             if skips and len(node.input) > 4 and node.input[4]:  # no product could take it
@@ -185,13 +194,30 @@ class _Lowering(Graph):
                 self.nodes.append(helper.make_node("Add", [added, node.input[1]], [summed], f"{prefix}_add"))
             else:
                 summed = added
-            self.nodes += [
-                helper.make_node("Shape", [summed], [shape], shape),
-                helper.make_node("Reshape", [summed, rows], [tokens], tokens),
-                helper.make_node("InstanceNormalization", [tokens, one, zero], [normal], normal, epsilon=epsilon),
-                helper.make_node("Reshape", [normal, shape], [unit], unit),
-            ]
+            if one_row:  # [n, width], which the operator takes as [n, 1, width]
+                tokens, normal = f"{prefix}_tokens", f"{prefix}_normal"
+                self.nodes += [
+                    helper.make_node("Unsqueeze", [summed, middle], [tokens], tokens),
+                    helper.make_node("InstanceNormalization", [tokens, one, zero], [normal], normal, epsilon=epsilon),
+                    helper.make_node("Squeeze", [normal, middle], [unit], unit),
+                ]
+            else:
+                self.nodes.append(
+                    helper.make_node("InstanceNormalization", [summed, ones, zeros], [unit], unit, epsilon=epsilon)
+                )
             self._scale_and_shift(prefix, unit, out, gamma, beta)
+
+    def _has_one_row(self, node: NodeProto) -> bool:
+        """Whether ``node`` is behind the cut to the first token (``first_token.py``)."""
+        makers = {name: maker for maker in self.nodes for name in maker.output}
+        seen, left = set(), [node]
+        while left:
+            at = left.pop()
+            if takes_first_token(self.model, at):
+                return True
+            seen.add(id(at))
+            left += [makers[name] for name in at.input if name in makers and id(makers[name]) not in seen]
+        return False
 
     def _scale_and_shift(self, prefix: str, unit: str, out: str, gamma: str, beta: str) -> None:
         """``out = unit * gamma + beta``, with no pass for beta where the readers of ``out`` can take it."""
