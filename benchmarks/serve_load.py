@@ -1,10 +1,14 @@
 """A server under load, from a process of its own: ``python -m benchmarks.serve_load BUNDLE TEXTS [--json FILE]``.
 
-Starts ``jirgee serve BUNDLE`` on 127.0.0.1, measures ``jirgee bench`` on the same texts and then, with requests sent at
-fixed times whether or not earlier ones were answered (an open loop, so that a slow server cannot slow its load):
+Starts ``jirgee serve BUNDLE`` on 127.0.0.1 and measures
+
+    saturated  as many requests in flight as are admitted: texts a second against ``jirgee bench`` on the same texts,
+               the two in turns, for a machine is not as fast in one minute as in the next
+
+and then, with requests sent at fixed times whether or not earlier ones were answered (an open loop, so that a slow
+server cannot slow its load)
 
     half       half the capacity: the p99 to compare with
-    saturated  as many requests in flight as are admitted: texts a second against ``jirgee bench``
     overload   ten times the capacity: p99 of what was admitted, the rest refused, none unanswered, memory flat
 """
 
@@ -15,6 +19,7 @@ import asyncio
 import json
 import os
 import re
+import statistics
 import subprocess
 import sys
 import time
@@ -213,28 +218,58 @@ with Scorer.load(bundle, threads=threads) as scorer:
 """
 
 
-async def measure(load: Load, pid: int, seconds: float, clients: int) -> dict[str, Any]:
-    """The three loads, and memory before and after the worst."""
-    await load.closed_loop(clients, min(2.0, seconds))
+async def saturate(load: Load, pid: int, seconds: float, clients: int) -> tuple[Outcome, float]:
+    """What was answered, and the server's processor time for it."""
+    await load.closed_loop(clients, min(1.0, seconds))
     cpu = cpu_seconds(pid)
-    saturated = await load.closed_loop(clients, seconds)
+    outcome = await load.closed_loop(clients, seconds)
     cpu = cpu_seconds(pid) - cpu
-    capacity = len(saturated.latencies) / saturated.seconds
+    load.close()
+    return outcome, cpu
+
+
+async def overload(load: Load, pid: int, seconds: float, capacity: float) -> dict[str, Any]:
+    """Half of ``capacity`` (requests a second) and ten times of it, and memory before and after the worst."""
     half = await load.open_loop(capacity / 2, seconds)
     before = rss(pid)
-    overload = await load.open_loop(capacity * 10, seconds)
+    tenfold = await load.open_loop(capacity * 10, seconds)
     after = rss(pid)
     load.close()
-    p99 = [float(np.percentile(outcome.latencies, 99)) for outcome in (half, overload)]
+    p99 = [float(np.percentile(outcome.latencies, 99)) for outcome in (half, tenfold)]
+    return {
+        "half": half.summary(),
+        "overload": tenfold.summary(),
+        "p99_overload_to_half": round(p99[1] / p99[0], 2),
+        "hanging": tenfold.statuses["hang"] + half.statuses["hang"],
+        "rss_bytes": {"before": before, "after": after},
+    }
+
+
+def measure(
+    load: Load, pid: int, seconds: float, clients: int, rounds: int, bench: Callable[[], float]
+) -> dict[str, Any]:
+    """All of it; ``seconds`` of each load, of which the saturated one is done in ``rounds`` parts."""
+    whole, cpu, shares, alone = Outcome(load.per_request), 0.0, [], [bench()]
+    for _ in range(rounds):
+        part, used = run(saturate(load, pid, seconds / rounds, clients))
+        alone.append(bench())
+        whole.latencies += part.latencies
+        whole.statuses += part.statuses
+        whole.seconds, cpu = whole.seconds + part.seconds, cpu + used
+        rate = len(part.latencies) * load.per_request / part.seconds
+        shares.append(rate / (sum(alone[-2:]) / 2))
+    capacity = len(whole.latencies) / whole.seconds
     return {
         "texts_per_request": load.per_request,
         "capacity_requests_per_second": round(capacity, 1),
-        "saturated": saturated.summary() | {"texts_per_cpu_second": len(saturated.latencies) * load.per_request / cpu},
-        "half": half.summary(),
-        "overload": overload.summary(),
-        "p99_overload_to_half": round(p99[1] / p99[0], 2),
-        "hanging": overload.statuses["hang"] + half.statuses["hang"] + saturated.statuses["hang"],
-        "rss_bytes": {"before": before, "after": after},
+        "bench_texts_per_second": [round(rate, 1) for rate in alone],
+        "saturated": whole.summary()
+        | {
+            "of_bench": round(statistics.median(shares), 3),
+            "of_bench_each": [round(share, 3) for share in shares],
+            "texts_per_cpu_second": len(whole.latencies) * load.per_request / cpu,
+        },
+        **run(overload(load, pid, seconds, capacity)),
     }
 
 
@@ -249,6 +284,7 @@ def main() -> None:
     parser.add_argument("texts", type=Path)
     parser.add_argument("--text-column", default="text")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each load")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of the saturated load with jirgee bench")
     parser.add_argument("--per-request", type=int, nargs="+", default=[1, 16], help="texts in a request")
     parser.add_argument("--clients", type=int, default=48, help="of the saturated load; more than are admitted")
     parser.add_argument("--threads", type=int, help="of the server and of jirgee bench")
@@ -259,6 +295,7 @@ def main() -> None:
     texts = read_texts(args.texts, args.text_column)
     base = [sys.executable, "-m", "jirgee.cli"]
     command = [*base, "bench", str(args.bundle), str(args.texts), "--text-column", args.text_column, "--json", *threads]
+    command += ["--rounds", "1"]
 
     def bench() -> float:
         return json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)[
@@ -267,7 +304,6 @@ def main() -> None:
 
     loads = []
     for per_request in args.per_request:
-        alone = [bench()]
         server = subprocess.Popen(
             [*base, "serve", str(args.bundle), "--port", "0", *threads, *args.serve], stderr=subprocess.PIPE, text=True
         )
@@ -277,13 +313,12 @@ def main() -> None:
             if not (port := re.search(r"http://127\.0\.0\.1:(\d+)", line)):
                 sys.exit(line or "jirgee serve did not start")
             load = Load(int(port[1]), texts, per_request)
-            result = run(measure(load, server.pid, args.seconds, args.clients))
+            result = measure(load, server.pid, args.seconds, args.clients, args.rounds, bench)
             with urlopen(f"http://{HOST}:{port[1]}/metrics", timeout=10) as answer:
                 figures = dict(re.findall(r"^(jirgee_\w+) (\S+)$", answer.read().decode(), re.M))
         finally:
             server.terminate()
             server.wait(90)
-        alone.append(bench())
         mean_batch = float(figures["jirgee_batch_texts_sum"]) / float(figures["jirgee_batch_texts_count"])
         padding = 1 - float(figures["jirgee_tokens_total"]) / float(figures["jirgee_planned_tokens_total"])
         result |= {
@@ -291,10 +326,6 @@ def main() -> None:
             "texts_per_batch": round(mean_batch, 2),
             "padding": round(padding, 3),
         }
-        result |= {"bench_texts_per_second": alone}
-        for name in ("saturated", "overload"):
-            ratio = result[name]["texts_per_second"] / (sum(alone) / 2)
-            result[name]["of_bench"] = round(ratio, 3)
         # Where other programs take a part of the processors, only processor time can be compared.
         job = json.dumps([str(args.bundle), args.threads, texts])
         scorer = subprocess.run(

@@ -23,10 +23,7 @@ from .scorer import Scorer, Scores
 
 MAX_WAITING_TEXTS = 16384  # whatever the rate: a bound on memory
 LOOP_CHARS = 20_000  # characters tokenised in the event loop (about a millisecond); more go to a thread
-# Where max_wait is not given: the time of so many full batches, more while the lanes are not always busy. A burst is
-# then served, and under a load that stays, whoever is admitted is served at once (docs/deploy.md has what came of it).
-BURST_BATCHES, STEADY_BATCHES = 1.5, 0.25
-FULL_LOAD, LOAD_BATCHES = 0.9, 8  # share of busy lanes that counts as always, averaged over so many batches' time
+WAIT_BATCHES = 0.75  # a lane; where max_wait is not given: how much may be ahead of a new request
 MEMORY_SECONDS = 5.0  # of lane time over which the rate is averaged
 
 
@@ -95,15 +92,18 @@ class Batcher:
         token_budget: int | None = None,
         observe: Callable[[BatchFacts], None] = lambda facts: None,
     ):
-        """``max_wait``: seconds of work that may be ahead of a new request, None: by the measured rate."""
+        """``max_wait``: seconds of work that may be ahead of a new request, None: by the measured rate.
+        ``token_budget``: of a batch, and of a request's turn; where much waits, a batch takes half of its lane's share,
+        up to the scorer's own budget.
+        """
         self._scorer, self._max_wait, self._observe = scorer, max_wait, observe
         self.budget = token_budget or scorer.token_budget
+        self._largest = max(self.budget, scorer.token_budget)
         self.lanes = scorer.threads
         self._free = self.lanes
         self._pool = ThreadPoolExecutor(self.lanes + 1, thread_name_prefix="jirgee-lane")
         self._queue: deque[_Request] = deque()
         self._seconds, self._tokens = 0.0, 0.0
-        self.load, self._load_since = 0.0, time.perf_counter()
         self._closed = False
         self._idle: asyncio.Event | None = None
         self.waiting_texts = self.waiting_tokens = 0
@@ -130,17 +130,7 @@ class Batcher:
         """Seconds."""
         if self._max_wait is not None:
             return self._max_wait
-        self._note_load()
-        batches = STEADY_BATCHES if self.load > FULL_LOAD else BURST_BATCHES
-        return batches * self.lanes * self.budget / self.rate
-
-    def _note_load(self) -> None:
-        """Bring ``load``, the averaged share of busy lanes, up to now; to be called before that share changes."""
-        now = time.perf_counter()
-        span = LOAD_BATCHES * self.lanes * self.budget / self.rate
-        keep = math.exp(-(now - self._load_since) / span) if span else 0.0
-        self.load = keep * self.load + (1 - keep) * (1 - self._free / self.lanes)
-        self._load_since = now
+        return WAIT_BATCHES * self.lanes * self.budget / self.rate
 
     @property
     def wait(self) -> float:
@@ -200,7 +190,6 @@ class Batcher:
         """Give every free lane a batch."""
         while self._free and self._queue:
             items = self._next_batch()
-            self._note_load()
             self._free -= 1
             assert self._idle is not None
             self._idle.clear()
@@ -211,24 +200,22 @@ class Batcher:
     def _next_batch(self) -> list[tuple[_Request, int]]:
         """Take texts out of the queue, in turn, until a token budget is full: less than one text more than it."""
         # A short queue is shared out among the free lanes: two half batches end sooner than a whole one.
-        share = min(self.budget, math.ceil(self.waiting_tokens / self._free))
+        most = max(self.budget, min(self._largest, self.waiting_tokens // (2 * self.lanes)))
+        share = min(most, math.ceil(self.waiting_tokens / self._free))
         items: list[tuple[_Request, int]] = []
         tokens = 0
-        for request in self._queue:
-            turn = request.given
-            for index in request.waiting:
-                if tokens >= share or turn >= self.budget:
-                    break
-                items.append((request, index))
-                tokens += request.lengths[index]
-                turn += request.lengths[index]
-            if tokens >= share:
-                break
-        for request, index in items:
-            del request.waiting[index]
-            request.tokens -= request.lengths[index]
-            request.given += request.lengths[index]
-            self.waiting_tokens -= request.lengths[index]
+        for in_turn in (True, False):  # what is left over belongs to whoever waits
+            for request in self._queue:
+                for index in tuple(request.waiting):
+                    if tokens >= share or (in_turn and request.given >= self.budget):
+                        break
+                    length = request.lengths[index]
+                    items.append((request, index))
+                    del request.waiting[index]
+                    tokens += length
+                    request.tokens -= length
+                    request.given += length if in_turn else 0
+        self.waiting_tokens -= tokens
         self.waiting_texts -= len(items)
         for request in {request: None for request, _ in items}:
             if not request.waiting:
@@ -251,7 +238,6 @@ class Batcher:
         return [rows[0] for rows, _, _ in apart], sum(part[1] for part in apart), sum(part[2] for part in apart)
 
     def _finished(self, done: asyncio.Future[Any], items: list[tuple[_Request, int]], began: float) -> None:
-        self._note_load()
         self._free += 1
         seconds = time.perf_counter() - began
         try:

@@ -11,7 +11,6 @@ from pathlib import Path
 from .bundle import Bundle
 from .command import Command, UsageError, device_arguments, positive, within
 from .errors import InputError
-from .providers import choose_device
 from .scorer import Scorer
 
 TOKEN = "JIRGEE_TOKEN"
@@ -80,7 +79,7 @@ def _serve(args: Namespace) -> int:
     if token is not None and not (token.isascii() and token.isprintable() and token.strip() == token and token):
         raise InputError(f"{TOKEN} must be printable ASCII without spaces around it; unset it for no token")
     from . import listener
-    from .server import BATCH_TOKENS, Settings, create_app
+    from .server import Settings, create_app
 
     settings = Settings(
         args.max_wait,
@@ -103,10 +102,7 @@ def _serve(args: Namespace) -> int:
     logging.basicConfig(level=logging.ERROR, handlers=[handler])
     with listener.bind(args.host, args.port) as sock:
         bundle = Bundle.load(args.bundle)
-        device = choose_device(args.device)
-        # Few texts wait, and their lengths differ: two runs of half a batch have less padding than one of a whole.
-        run_tokens = max(1, (args.batch_tokens or BATCH_TOKENS[device]) // 2)
-        with Scorer.load(bundle, device, args.threads, run_tokens, args.cache_texts) as scorer:
+        with Scorer.load(bundle, args.device, args.threads, args.batch_tokens, args.cache_texts) as scorer:
             scorer.score(["one text, so that what is wrong with the model is told now"])
             host, port = sock.getsockname()[:2]
             url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

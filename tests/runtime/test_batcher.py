@@ -246,21 +246,31 @@ def test_a_request_is_refused_when_those_ahead_of_it_take_too_long() -> None:
     run(scorer, story, max_wait=2.5)
 
 
-def test_a_burst_is_admitted_and_a_load_that_stays_is_not() -> None:
-    scorer = FakeScorer(budget=4)
-
-    async def story(batcher: Batcher) -> tuple[float, float]:
+def test_what_may_be_ahead_follows_the_measured_rate() -> None:
+    async def story(batcher: Batcher) -> float:
         batcher._seconds, batcher._tokens = 1.0, 400.0  # a batch is a hundredth of a second
-        calm = batcher.max_wait
-        scorer.gate.clear()
-        work = asyncio.create_task(batcher.submit(["four"]))
-        await asyncio.sleep(0.5)  # the only lane is busy all the time
-        busy = batcher.max_wait
-        scorer.gate.set()
-        await work
-        return calm, busy
+        return batcher.max_wait
 
-    assert run(scorer, story) == pytest.approx((0.015, 0.0025))
+    assert run(FakeScorer(budget=4), story) == pytest.approx(0.0075)
+
+
+def test_where_much_waits_batches_grow_to_the_scorers_budget() -> None:
+    scorer = FakeScorer(budget=40)
+    facts: list[BatchFacts] = []
+
+    async def story(batcher: Batcher) -> None:
+        scorer.gate.clear()
+        works = [asyncio.create_task(batcher.submit(["four"] * count)) for count in (1, 30, 1)]
+        await turns()
+        scorer.gate.set()
+        await asyncio.gather(*works)
+
+    run(scorer, story, observe=facts.append, max_wait=60, token_budget=8)
+    sizes = [fact.tokens for fact in facts]
+    assert sizes[0] == 4
+    assert sizes[1] > 8, "of 124 waiting tokens no more than the scorer's 40"
+    assert max(sizes) <= 40 + 4
+    assert sum(sizes) == 4 * 32
 
 
 def test_the_rate_is_learnt_from_what_ran() -> None:
@@ -312,7 +322,8 @@ def test_close_finishes_what_was_admitted_and_takes_no_more() -> None:
     assert run(scorer, story, max_wait=60) == "y" * 9
 
 
-def test_many_requests_at_random_each_get_their_own() -> None:
+@pytest.mark.parametrize("budget", [16, 4, 1])
+def test_many_requests_at_random_each_get_their_own(budget: int) -> None:
     scorer = FakeScorer(threads=3, budget=16)
     rng = np.random.default_rng(5)
     requests = [["yn"[rng.integers(2)] * rng.integers(1, 12) for _ in range(rng.integers(1, 9))] for _ in range(300)]
@@ -333,6 +344,6 @@ def test_many_requests_at_random_each_get_their_own() -> None:
         assert (batcher.waiting_texts, batcher.waiting_tokens, batcher.wait) == (0, 0, 0)
         return got
 
-    got = run(scorer, story, max_wait=1e9)
+    got = run(scorer, story, max_wait=1e9, token_budget=budget)
     for number, (texts, answer) in enumerate(zip(requests, got, strict=True)):
         assert answer == "".join(text[0] for text in texts) or (number % 7 == 0 and answer == "cancelled")
