@@ -39,7 +39,7 @@ def _serve_arguments(parser: ArgumentParser) -> None:
         metavar="SECONDS",
         help="refuse a request (429) when the work ahead of it takes longer (default: about the time of a batch)",
     )
-    add("--batch-tokens", type=positive, metavar="N", help="tokens of one batch (default: 128 on a CPU)")
+    add("--batch-tokens", type=positive, metavar="N", help="tokens of one batch (default: 128 to 512 on a CPU)")
     add("--max-texts", type=positive, default=256, metavar="N", help="texts in a request (default 256)")
     add("--max-chars", type=positive, default=10_000, metavar="N", help="characters in a text (default 10000)")
     add("--max-body", type=positive, default=1 << 20, metavar="BYTES", help="of a request's body (default 1048576)")

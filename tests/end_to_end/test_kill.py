@@ -114,12 +114,16 @@ def test_killed_at_random_moments(
     assert midway > kills // 2, "the kills came too early or too late to prove anything"
 
 
-def test_ctrl_c_prints_the_command_that_goes_on(source: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+def test_ctrl_c_prints_the_command_that_goes_on(samples: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    rows = [item.record for item in read_rows(samples / "tweets.csv") if isinstance(item, Row)]
+    source = tmp_path / "long.jsonl"  # all texts different: seconds of work
+    with source.open("w", encoding="utf-8") as stream:
+        for turn in range(20):
+            stream.writelines(json.dumps(row | {"text": f"{row['text']} {turn}"}) + "\n" for row in rows)
     args = ["score", tiny_bundle, source, "-o", tmp_path / "my out.csv", "--rejects", tmp_path / "bad.jsonl"]
     process = start(*args)
     while process.poll() is None and not (tmp_path / ".my out.csv.scores").exists():
         time.sleep(0.01)
-    time.sleep(0.02)  # of 0.3 s that the run takes
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
