@@ -118,7 +118,7 @@ def test_ctrl_c_prints_the_command_that_goes_on(samples: Path, tiny_bundle: Path
     rows = [item.record for item in read_rows(samples / "tweets.csv") if isinstance(item, Row)]
     source = tmp_path / "long.jsonl"  # all texts different: seconds of work
     with source.open("w", encoding="utf-8") as stream:
-        for turn in range(20):
+        for turn in range(8):
             stream.writelines(json.dumps(row | {"text": f"{row['text']} {turn}"}) + "\n" for row in rows)
     args = ["score", tiny_bundle, source, "-o", tmp_path / "my out.csv", "--rejects", tmp_path / "bad.jsonl"]
     process = start(*args)
