@@ -6,7 +6,6 @@ import queue
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,7 +18,6 @@ from .scorer import Scorer
 from .writers import extended_line
 
 MAX_WAITING = 2048
-WAKE_SECONDS = 1.0
 STREAMS = ("text", "jsonl", "csv", "tsv", "tsv-quoted")
 _STDIN = Path("standard input")
 
@@ -58,7 +56,7 @@ def score_stream(
     columns: Columns | None = None
     count, ended = 0, False
     while not ended:
-        waiting = [_awake(lines)]
+        waiting = [lines.get()]
         while len(waiting) < MAX_WAITING and not lines.empty():
             waiting.append(lines.get())
         if waiting[-1] is None:
@@ -89,13 +87,6 @@ def score_stream(
             if isinstance(item, OSError):
                 raise InputError(item.strerror or str(item), _STDIN)
     return count
-
-
-def _awake(lines: queue.Queue[Any]) -> Any:
-    """The next item. A Ctrl-C that comes just before a wait begins would be heard only when the wait ends."""
-    while True:
-        with suppress(queue.Empty):
-            return lines.get(timeout=WAKE_SECONDS)
 
 
 def _texts(stream: ByteReader) -> Iterator[Row]:

@@ -124,6 +124,7 @@ def test_ctrl_c_prints_the_command_that_goes_on(samples: Path, tiny_bundle: Path
     process = start(*args)
     while process.poll() is None and not (tmp_path / ".my out.csv.scores").exists():
         time.sleep(0.01)
+    time.sleep(0.3)  # the file is there before the first chunk is
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err

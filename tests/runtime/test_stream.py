@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import queue
 import signal
 import subprocess
 import sys
@@ -14,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from jirgee import stream
 from jirgee.errors import InputError
 from jirgee.scorer import Scorer
 from jirgee.stream import score_stream
@@ -194,20 +192,3 @@ def test_a_line_without_end_takes_no_memory(scorer: Scorer) -> None:
     assert score_stream(scorer, Endless(), out) == 2
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 150_000
     assert json.loads(out.getvalue().splitlines()[1])["text"] == "second"
-
-
-def test_a_wait_ends_now_and_then_so_that_no_interrupt_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "WAKE_SECONDS", 0.01)
-    lines: queue.Queue[str] = queue.Queue()
-    waits: list[float | None] = []
-    get = lines.get
-
-    def counted(block: bool = True, timeout: float | None = None) -> str:
-        waits.append(timeout)
-        if len(waits) == 3:
-            lines.put("сайн")
-        return get(block, timeout)
-
-    monkeypatch.setattr(lines, "get", counted)
-    assert stream._awake(lines) == "сайн"
-    assert waits == [0.01] * 3
