@@ -259,6 +259,7 @@ def measure(
         rate = len(part.latencies) * load.per_request / part.seconds
         shares.append(rate / (sum(alone[-2:]) / 2))
     capacity = len(whole.latencies) / whole.seconds
+    beyond = run(overload(load, pid, seconds, capacity))
     return {
         "texts_per_request": load.per_request,
         "capacity_requests_per_second": round(capacity, 1),
@@ -269,7 +270,8 @@ def measure(
             "of_bench_each": [round(share, 3) for share in shares],
             "texts_per_cpu_second": len(whole.latencies) * load.per_request / cpu,
         },
-        **run(overload(load, pid, seconds, capacity)),
+        **beyond,
+        "hanging": beyond["hanging"] + whole.statuses["hang"],
     }
 
 

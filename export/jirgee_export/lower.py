@@ -13,11 +13,11 @@ from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from .first_token import takes_first_token
 from .graph_edit import Graph
+from .products import MICROSOFT
 from .standard_attention import use_standard_attention
 
 PRODUCTS = ("DynamicQuantizeMatMul", "MatMulIntegerToFloat")
 BIAS_INPUT = {"DynamicQuantizeMatMul": 4, "MatMulIntegerToFloat": 6}
-MICROSOFT = "com.microsoft"
 
 
 def lower(model: ModelProto) -> ModelProto:

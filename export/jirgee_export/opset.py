@@ -20,22 +20,18 @@ def opset_of(model: ModelProto) -> int:
     return next(entry.version for entry in model.opset_import if entry.domain in STANDARD)
 
 
-def unknown_operator(model: ModelProto) -> str | None:
-    """A standard operator in ``model`` of which is not known here what a newer version changed."""
-    known = UNCHANGED | AXES_AS_INPUT_IN_18
-    return next((n.op_type for n in model.graph.node if n.domain in STANDARD and n.op_type not in known), None)
-
-
 def raise_opset(model: ModelProto, version: int) -> None:
     """Make ``model``, in place, one of opset ``version`` (18 to ``NEWEST``) if it is of an older one.
 
-    Raises ValueError for an operator that ``unknown_operator`` names.
+    Raises ValueError, before anything is changed, for a standard operator of which is not known here what a newer
+    version changed.
     """
     before = opset_of(model)
     if before >= version:
         return
-    if name := unknown_operator(model):
-        raise ValueError(f"what {name} means in opset {version} is not known here")
+    known = UNCHANGED | AXES_AS_INPUT_IN_18
+    if unknown := [n.op_type for n in model.graph.node if n.domain in STANDARD and n.op_type not in known]:
+        raise ValueError(f"what {unknown[0]} means in opset {version} is not known here")
     for node in model.graph.node:
         if before >= 18 or node.domain not in STANDARD or node.op_type not in AXES_AS_INPUT_IN_18:
             continue

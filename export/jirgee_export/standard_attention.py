@@ -13,7 +13,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from .first_token import takes_first_token
 from .graph_edit import Graph
-from .opset import raise_opset, unknown_operator
+from .opset import raise_opset
 
 OPSET = 23  # onnxruntime 1.24 has all of its operators
 MASK, SEES = "attention_mask", "attention_sees"
@@ -22,13 +22,17 @@ MASK, SEES = "attention_mask", "attention_sees"
 def use_standard_attention(model: ModelProto) -> None:
     """Rewrite ``model``, in place, where it is recognised: not at all if opset 23 may have changed another operator."""
     graph = Graph(model)
-    if unknown_operator(model) or not any(_is_plain(graph, node) for node in graph.of("MultiHeadAttention")):
+    plain = {node.output[0] for node in graph.of("MultiHeadAttention") if _is_plain(graph, node)}
+    if not plain:
         return
-    raise_opset(model, OPSET)
+    try:
+        raise_opset(model, OPSET)
+    except ValueError:
+        return
     graph = Graph(model)
     _add_mask(graph)
     for node in graph.of("MultiHeadAttention"):
-        if not _is_plain(graph, node):
+        if node.output[0] not in plain:
             continue
         parts, bias = list(node.input[:3]), node.input[3]
         if bias:

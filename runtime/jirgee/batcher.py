@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice, product
 from typing import Any, Protocol
 
 from .columns import note
@@ -204,17 +205,18 @@ class Batcher:
         share = min(most, math.ceil(self.waiting_tokens / self._free))
         items: list[tuple[_Request, int]] = []
         tokens = 0
-        for in_turn in (True, False):  # what is left over belongs to whoever waits
-            for request in self._queue:
-                for index in tuple(request.waiting):
-                    if tokens >= share or (in_turn and request.given >= self.budget):
-                        break
-                    length = request.lengths[index]
-                    items.append((request, index))
-                    del request.waiting[index]
-                    tokens += length
-                    request.tokens -= length
-                    request.given += length if in_turn else 0
+        for in_turn, request in product((True, False), self._queue):  # what is left over belongs to whoever waits
+            if tokens >= share:
+                break
+            for index in tuple(islice(request.waiting, share - tokens)):  # a text has a token at least
+                if tokens >= share or (in_turn and request.given >= self.budget):
+                    break
+                length = request.lengths[index]
+                items.append((request, index))
+                del request.waiting[index]
+                tokens += length
+                request.tokens -= length
+                request.given += length if in_turn else 0
         self.waiting_tokens -= tokens
         self.waiting_texts -= len(items)
         for request in {request: None for request, _ in items}:
