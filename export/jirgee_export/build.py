@@ -21,9 +21,10 @@ from jirgee.tokens import Tokenizer
 from .architectures import for_export
 from .attention import attention_graph
 from .calibrate import TEXTS as CALIBRATION_TEXTS
-from .calibrate import Calibration, Source
+from .calibrate import Calibration
 from .card import card
 from .graph import export_graph
+from .graph_source import Source
 from .measure import resident, speeds
 from .optimise import optimise
 from .quantise import RECIPES

@@ -1,29 +1,47 @@
-"""What the activations of a graph look like on real texts, and a rewrite that makes them easier to quantise.
-
-A few channels of a BERT's activations are ten times larger than the others, and one scale a tensor leaves little for
-the rest. ``smooth`` divides each input channel of a matrix product by a factor and multiplies the matching row of the
-weights by it: the same function, with the outliers moved into the weights, which have a scale a channel (SmoothQuant,
-Xiao et al. 2023, arXiv:2211.10438).
-"""
+"""What the activations of a graph look like on real texts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
-from onnx import ModelProto, NodeProto, helper, numpy_helper
+from onnx import ModelProto
 
 from jirgee.plan import plan
 from jirgee.tokens import Encoded
 
-from .products import products
+from .products import steps_of
 
 TEXTS = 256  # enough: peaks grow slowly after the first hundred
 TOKENS_A_BATCH = 512
+
+
+@dataclass(frozen=True)
+class Channels:
+    """``low``, ``high``: smallest and largest value of each channel, float [channels]. ``square``: mean square."""
+
+    low: np.ndarray
+    high: np.ndarray
+    square: np.ndarray
+
+    @property
+    def peak(self) -> np.ndarray:
+        return np.maximum(self.high, -self.low)
+
+    @property
+    def range(self) -> tuple[float, float]:
+        return float(self.low.min()), float(self.high.max())
+
+    def divided(self, factor: np.ndarray) -> Channels:
+        """As they are when each channel is divided by its (positive) factor."""
+        return Channels(self.low / factor, self.high / factor, self.square / np.square(factor, dtype=float))
+
+    def joined(self, other: Channels) -> Channels:
+        return Channels(np.minimum(self.low, other.low), np.maximum(self.high, other.high), self.square + other.square)
 
 
 @dataclass(frozen=True)
@@ -50,13 +68,19 @@ class Calibration:
         result[np.concatenate(order)] = result.copy()
         return result
 
-    def peaks(self, model: ModelProto, names: list[str]) -> dict[str, np.ndarray]:
-        """Largest absolute value of each channel (last axis) of the named tensors, float32 [channels] each."""
-        found: dict[str, np.ndarray] = {}
+    def channels(self, model: ModelProto, names: list[str]) -> dict[str, Channels]:
+        """Of each of the named tensors, what its channels (last axis) hold over all texts.
+
+        Cutting the range of values to the least squared error was worse: the rare large ones carry more of the meaning
+        than their number tells.
+        """
+        found: dict[str, Channels] = {}
+        count: dict[str, int] = {}
         for name, tokens in self._tokens(model, names):
-            peak: np.ndarray = np.abs(tokens).max(axis=0)
-            found[name] = np.maximum(found.get(name, peak), peak)
-        return found
+            one = Channels(tokens.min(axis=0), tokens.max(axis=0), np.square(tokens, dtype=float).sum(axis=0))
+            found[name] = found[name].joined(one) if name in found else one
+            count[name] = count.get(name, 0) + len(tokens)
+        return {name: replace(seen, square=seen.square / count[name]) for name, seen in found.items()}
 
     def rows(self, model: ModelProto, names: list[str]) -> dict[str, int]:
         """How many rows the named tensors have over all texts, padding not counted."""
@@ -65,15 +89,18 @@ class Calibration:
             found[name] = found.get(name, 0) + len(tokens)
         return found
 
-    def ranges(self, model: ModelProto, names: list[str]) -> dict[str, tuple[float, float]]:
-        """(lowest, highest) value of the named tensors. Cutting them to the least squared error was worse: the rare
-        large values carry more of the meaning than their number tells.
-        """
-        found: dict[str, tuple[float, float]] = {}
+    def means(
+        self, model: ModelProto, names: list[str], ranges: Mapping[str, tuple[float, float]]
+    ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Mean of each channel of the named tensors, float64 [channels], as they are and in 256 steps of ``ranges``."""
+        sums: dict[str, np.ndarray] = {}
         for name, tokens in self._tokens(model, names):
-            low, high = found.get(name, (0.0, 0.0))
-            found[name] = (min(low, float(tokens.min())), max(high, float(tokens.max())))
-        return found
+            step, zero = steps_of(*ranges[name])
+            cut = (np.clip(np.rint(tokens / step) + zero, 0, 255) - zero) * step
+            both = np.stack([tokens.sum(axis=0, dtype=float), cut.sum(axis=0, dtype=float)])
+            sums[name] = sums.get(name, 0) + both
+        rows = self.rows(model, names)
+        return {name: (both[0] / rows[name], both[1] / rows[name]) for name, both in sums.items()}
 
     def _tokens(self, model: ModelProto, names: list[str]) -> Iterator[tuple[str, np.ndarray]]:
         """(name, float32 [rows, channels]) of each batch and tensor."""
@@ -98,61 +125,3 @@ class Calibration:
             feed: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
             values = session.run(names, {name: value for name, value in feed.items() if name in wanted})
             yield batch.rows, mask, [np.asarray(value, dtype=np.float32) for value in values]
-
-
-class Source:
-    """The fused fp32 graph that recipes start from, and what calibration makes of it, each made once."""
-
-    def __init__(self, fused: ModelProto, calibration: Calibration):
-        self.fused, self.calibration = fused, calibration
-        self._peaks: dict[str, np.ndarray] | None = None
-        self._smoothed: dict[float, ModelProto] = {0.0: fused}
-        self._ranges: dict[float, dict[str, tuple[float, float]]] = {}
-
-    def smoothed(self, strength: float) -> ModelProto:
-        """The graph smoothed with ``strength``; 0 is the graph itself. Not to be changed."""
-        if strength not in self._smoothed:
-            if self._peaks is None:
-                names = [product.tensor for product in products(self.fused)]
-                self._peaks = self.calibration.peaks(self.fused, names)
-            self._smoothed[strength] = smooth(self.fused, self._peaks, strength)
-        return self._smoothed[strength]
-
-    def ranges(self, strength: float) -> dict[str, tuple[float, float]]:
-        """For each product's input in the graph smoothed with ``strength``: what a calibrated scale keeps."""
-        if strength not in self._ranges:
-            model = self.smoothed(strength)
-            self._ranges[strength] = self.calibration.ranges(model, [p.tensor for p in products(model)])
-        return self._ranges[strength]
-
-
-def smooth(model: ModelProto, peaks: dict[str, np.ndarray], strength: float) -> ModelProto:
-    """``model`` with every product of activations and constant weights smoothed. The same function up to rounding.
-
-    ``peaks``: of each product's input (``Calibration.peaks``). ``strength``: alpha of the paper; 0 leaves activations
-    alone, 1 makes their channels equal.
-    """
-    result = ModelProto()
-    result.CopyFrom(model)
-    graph = result.graph
-    weights = {tensor.name: tensor for tensor in graph.initializer}
-    found = {product.node for product in products(model)}
-    nodes: list[NodeProto] = []
-    for node in graph.node:
-        if node.name in found:
-            table = weights[node.input[1]]
-            matrix = numpy_helper.to_array(table)
-            activation = np.maximum(peaks[node.input[0]], 1e-3)
-            weight = np.maximum(np.abs(matrix).max(axis=1), 1e-5)
-            factor = activation**strength / weight ** (1 - strength)
-            factor = (factor / np.exp(np.log(factor).mean())).astype(np.float32)
-            table.CopyFrom(numpy_helper.from_array(matrix * factor[:, None], table.name))
-            divisor = numpy_helper.from_array(1 / factor, f"{node.name}_smooth_factor")
-            graph.initializer.append(divisor)
-            smoothed = f"{node.input[0]}_for_{node.name}"
-            nodes.append(helper.make_node("Mul", [node.input[0], divisor.name], [smoothed], f"{node.name}_smooth"))
-            node.input[0] = smoothed
-        nodes.append(node)
-    del graph.node[:]
-    graph.node.extend(nodes)
-    return result

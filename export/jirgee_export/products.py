@@ -148,11 +148,9 @@ class _Writer:
         ]
 
     def _static(self, name: str, x: str) -> tuple[list[NodeProto], tuple[str, str, str]]:
-        low, high = self._ranges[x]
-        low, high = min(low, 0.0), max(high, 0.0)  # 0 must be exact: it is what padding and dropped units are
-        step = max(high - low, 1e-8) / 255
+        step, middle = steps_of(*self._ranges[x])
         scale = self._constant(f"{name}_x_scale", np.array(step, np.float32))
-        zero = self._constant(f"{name}_x_zero", np.array(round(-low / step), np.uint8))
+        zero = self._constant(f"{name}_x_zero", np.array(middle, np.uint8))
         out = f"{name}_x"
         return [helper.make_node("QuantizeLinear", [x, scale, zero], [out], f"{name}_quantise")], (out, scale, zero)
 
@@ -175,12 +173,8 @@ class _Writer:
         steps, scale = rounded(weights, LEVELS[form.weights])
         unsigned = form.weights == "uint8"
         stored = (steps + 128).astype(np.uint8) if unsigned else steps.astype(np.int8)
-        zero = np.full(len(scale), 128 if unsigned else 0, stored.dtype)
-        return (
-            self._constant(f"{name}_weights", stored),
-            self._constant(f"{name}_scale", scale),
-            self._constant(f"{name}_zero", zero),
-        )
+        zero = self._constant(f"{name}_zero", np.full(len(scale), 128, np.uint8)) if unsigned else ""  # a pass less
+        return self._constant(f"{name}_weights", stored), self._constant(f"{name}_scale", scale), zero
 
     def _blocks(self, name: str, form: Form, x: str, weights: np.ndarray, out: str) -> NodeProto:
         inputs, outputs = weights.shape
@@ -223,6 +217,13 @@ class _Writer:
 
 def _node(operator: str, inputs: Iterable[str], outputs: list[str], name: str, **attributes: Any) -> NodeProto:
     return helper.make_node(operator, list(inputs), outputs, name, domain=MICROSOFT, **attributes)
+
+
+def steps_of(low: float, high: float) -> tuple[float, int]:
+    """Width of each of the 255 steps that hold ``low`` to ``high``, and the number of the step that stands for 0."""
+    low, high = min(low, 0.0), max(high, 0.0)  # 0 must be exact: it is what padding and dropped units are
+    step = max(high - low, 1e-8) / 255
+    return step, round(-low / step)
 
 
 def rounded(weights: np.ndarray, levels: int) -> tuple[np.ndarray, np.ndarray]:

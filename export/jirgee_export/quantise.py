@@ -16,13 +16,13 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from jirgee.int8 import EXACT, probe
 
-from .calibrate import Source
 from .embeddings import dominates, quantise_table
+from .graph_source import Source
 from .products import LEVELS, Form, products, rewrite
 from .search import mixed_forms
 
-SMOOTHING = 0.5  # of the paper's alpha (calibrate.smooth); measured with scales a token
-STATIC_SMOOTHING = 0.8  # one scale for all texts has to hold every channel's peak
+SMOOTHING = 0.5  # of SmoothQuant's alpha; measured with scales a token
+FITTED = None  # the products that need it (``smoothing.worthy_factors``), and biases corrected
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,13 @@ class Recipe:
         return self.safe_on == "any" or probe() == EXACT
 
 
-def _products(form: Form, smoothing: float = 0.0, table_bits: int = 8) -> Callable[[Source], ModelProto]:
-    """Every product in ``form``. The head (Gemm) stays float: it is 1 % of the work and triples the scores' change."""
+def _products(form: Form, smoothing: float | None = 0.0, table_bits: int = 8) -> Callable[[Source], ModelProto]:
+    """Every product in ``form``, smoothed with one strength or ``FITTED``. The head (Gemm) stays float: 1 % of the
+    work and triples the scores' change.
+    """
 
     def apply(source: Source) -> ModelProto:
-        model = source.smoothed(smoothing)
-        ranges = source.ranges(smoothing) if form.activations == "static" else None
+        model, ranges = source.fitted(form) if smoothing is None else (source.smoothed(smoothing), None)
         stored = rewrite(model, dict.fromkeys((product.node for product in products(model)), form), ranges)
         return _with_table(stored, form, table_bits)
 
@@ -73,9 +74,8 @@ def _with_table(model: ModelProto, form: Form, bits: int) -> ModelProto:
 
 def _half(source: Source) -> ModelProto:
     """Half-precision weights and arithmetic; token ids and logits keep their types."""
-    model = source.smoothed(0.0)
     copied = ModelProto()
-    copied.CopyFrom(model)
+    copied.CopyFrom(source.fused)
     return convert_float_to_float16(copied, keep_io_types=True, disable_shape_infer=True)
 
 
@@ -85,13 +85,13 @@ RECIPES: dict[str, Recipe] = {
     "int8-static": Recipe(
         "7-bit weights; activations in 8 bits with calibrated scales: scores do not depend on batch-mates at all",
         _16_BITS,
-        _products(Form("int7", "static"), STATIC_SMOOTHING),
+        _products(Form("int7", "static"), FITTED),
         one_query=False,
     ),
     "int8-static-full": Recipe(
         "as int8-static, with 8-bit weights",
         _32_BITS,
-        _products(Form("int8", "static"), STATIC_SMOOTHING),
+        _products(Form("int8", "static"), FITTED),
         safe_on="int8_dot",
         one_query=False,
     ),
@@ -109,7 +109,7 @@ RECIPES: dict[str, Recipe] = {
     "int8-batch": Recipe(
         "7-bit weights; activations with one scale per batch, as onnxruntime's quantize_dynamic",
         _16_BITS,
-        _products(Form("int7", "batch"), STATIC_SMOOTHING),
+        _products(Form("int7", "batch"), FITTED),
     ),
     "int8-u8": Recipe(
         "as int8, with unsigned 8-bit weights",
@@ -139,5 +139,5 @@ RECIPES: dict[str, Recipe] = {
         _half,
         lowered=False,
     ),
-    "fp32": Recipe("32-bit floats", "ordinary floats", lambda source: source.smoothed(0.0)),
+    "fp32": Recipe("32-bit floats", "ordinary floats", lambda source: source.migrated),
 }

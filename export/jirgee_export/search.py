@@ -12,7 +12,8 @@ import time
 import numpy as np
 from onnx import ModelProto
 
-from .calibrate import Calibration, Source
+from .calibrate import Calibration
+from .graph_source import Source
 from .products import Form, Product, products, rewrite
 
 BUDGET = 0.2  # share of all multiplications that may stay in float

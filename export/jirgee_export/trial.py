@@ -15,7 +15,7 @@ from jirgee.check import this_machine
 from jirgee.ngrams import NgramModel
 from jirgee.scorer import Scorer
 
-from .calibrate import Source
+from .graph_source import Source
 from .lower import lower
 from .measure import Speed
 from .quantise import RECIPES

@@ -56,7 +56,7 @@ def calibration(tiny_checkpoint: Path, sample_texts: list[str]) -> Any:
 @pytest.fixture
 def source(fused: Any, calibration: Any) -> Any:
     """What every recipe starts from."""
-    from jirgee_export.calibrate import Source
+    from jirgee_export.graph_source import Source
 
     return Source(fused, calibration)
 

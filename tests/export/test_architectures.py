@@ -21,8 +21,9 @@ from transformers import (
 from jirgee.errors import GateError, InputError
 from jirgee.tokens import Encoded
 from jirgee_export.architectures import ARCHITECTURES, FUSED, for_export
-from jirgee_export.calibrate import Calibration, Source
+from jirgee_export.calibrate import Calibration
 from jirgee_export.graph import export_graph
+from jirgee_export.graph_source import Source
 from jirgee_export.lower import lower
 from jirgee_export.optimise import count_operators, optimise
 from jirgee_export.quantise import RECIPES

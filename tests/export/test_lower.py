@@ -9,8 +9,9 @@ import torch
 from onnx import helper, numpy_helper
 
 from jirgee.tokens import Encoded
-from jirgee_export.calibrate import Calibration, Source
+from jirgee_export.calibrate import Calibration
 from jirgee_export.graph import export_graph
+from jirgee_export.graph_source import Source
 from jirgee_export.lower import lower
 from jirgee_export.optimise import count_operators, optimise
 from jirgee_export.quantise import RECIPES
@@ -74,11 +75,11 @@ def test_what_was_slow_is_gone(source):
     assert counts["DynamicQuantizeMatMul"] == 6
 
 
-def test_no_pass_is_spent_on_a_beta_that_a_product_can_take(source):
+def test_no_pass_is_spent_on_a_factor_or_shift_that_a_product_can_take(source):
     lowered = lower(RECIPES["int8-batch"].apply(source))
-    names = [node.name for node in lowered.graph.node if node.name.endswith("_beta")]
-    # Gathered for the first token, read in float by the last attention; and read by the float head.
-    assert len(names) == 2
+    names = [node.name for node in lowered.graph.node]
+    assert sum(name.endswith("_shifted") for name in names) == 2, "read by the last attention and by the head, in float"
+    assert sum(name.endswith("_scaled") for name in names) == 5, "one for each norm, as a residual or for the head"
 
 
 def test_inputs_and_outputs_stay(source):

@@ -11,9 +11,9 @@ from onnx import TensorProto, numpy_helper
 
 from jirgee.errors import GateError, MachineError
 from jirgee_export.build import build
-from jirgee_export.calibrate import Source
 from jirgee_export.cli import RECIPE_NAMES
 from jirgee_export.graph import load_model
+from jirgee_export.graph_source import Source
 from jirgee_export.quantise import RECIPES
 
 from .conftest import calibration_on, fuse, not_a_number, random_batch, run_graph, run_torch, scale_spoiled

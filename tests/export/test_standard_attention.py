@@ -7,6 +7,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from jirgee_export import lower as lowering
+from jirgee_export.graph_source import Source
 from jirgee_export.lower import lower
 from jirgee_export.opset import NEWEST, opset_of, raise_opset
 from jirgee_export.optimise import count_operators, optimise
@@ -41,7 +42,6 @@ def test_the_scores_stay(monkeypatch, source, recipe, rows, width):
 @pytest.fixture(scope="module")
 def whole_source(plain_graph, tiny_model, tiny_checkpoint, sample_texts):
     """As recipes without ``one_query`` are made: the last attention still reads and asks every token."""
-    from jirgee_export.calibrate import Source
 
     from .conftest import calibration_on
 
@@ -84,7 +84,7 @@ def test_another_mask_or_an_unknown_operator_is_left_alone(monkeypatch, source):
 
     before, _ = both(monkeypatch, "int8-batch", source)
     for node in before.graph.node:
-        if node.op_type == "Gelu":
+        if node.op_type == "FastGelu":
             node.op_type, node.domain = "Hardmax", ""
     kept = before.SerializeToString()
     use_standard_attention(before)

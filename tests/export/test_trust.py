@@ -107,7 +107,7 @@ def test_seven_bit_weights_lose_nothing_there(monkeypatch, tmp_path, tiny_checkp
     plain = build(tiny_checkpoint, tmp_path / "plain", "int8", limits=LENIENT).tried["int8"].comparison
     on_old_cpu(monkeypatch, "int8")
     there = build(tiny_checkpoint, tmp_path / "there", "int8", limits=LENIENT).tried["int8"].comparison
-    assert there.mean_change == pytest.approx(plain.mean_change, abs=1e-4)
+    assert there.mean_change == pytest.approx(plain.mean_change, abs=1e-3)  # GELU by erf there, by tanh here
 
 
 def test_a_corrupted_scale_is_refused(monkeypatch, tmp_path, tiny_checkpoint, samples):
