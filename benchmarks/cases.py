@@ -32,6 +32,11 @@ class Shape:
     inner: int
     vocabulary: int = VOCABULARY
 
+    @property
+    def weights(self) -> int:
+        """Numbers that a token is multiplied with."""
+        return self.layers * (4 * self.width**2 + 2 * self.width * self.inner)
+
 
 SHAPES = {
     "bert-base": Shape(12, 768, 12, 3072),
@@ -40,6 +45,12 @@ SHAPES = {
     "tiny": Shape(2, 32, 2, 64, 4000),  # for tests
 }
 TRAINED = {"e5-small-mn": "e5-small-mn"}  # case -> row of jirgee_train.bases.BASES
+MOST_TEXTS = 8  # times those of bert-base
+
+
+def times_texts(case: str) -> int:
+    """How many times the texts of bert-base make a round of a smaller shape as long: a short one measures a moment."""
+    return min(MOST_TEXTS, max(1, SHAPES["bert-base"].weights // SHAPES[case].weights)) if case in SHAPES else 1
 
 
 @dataclass(frozen=True)

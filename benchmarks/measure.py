@@ -24,14 +24,14 @@ import numpy as np
 from jirgee.errors import MachineError
 from jirgee.machine import cpu_count, describe
 
-from .cases import Case
+from .cases import Case, times_texts
 from .peers import Peer
 from .results import FAMILY, agreement, fastest, summarise
 from .worker import STARTED
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT = 900  # seconds for one process
-TRY_TEXTS = 96
+TRY_TEXTS = 96  # of bert-base
 PEAK_SECONDS = 0.3
 PACKAGES = (
     *("jirgee", "numpy", "onnxruntime", "sentencepiece", "torch", "transformers", "tokenizers", "optimum"),
@@ -45,14 +45,14 @@ def ready_case(name: str, given: Path | None, args: argparse.Namespace) -> Case:
     from .build_case import build_case, draw_sample, read_texts
 
     case = Case(args.work.resolve() / name)
-    rows = read_texts(args.texts)
-    parts = [name, args.unique, args.dump, _digest([args.texts]), _digest([args.tokenizer] if args.tokenizer else [])]
+    rows, count = read_texts(args.texts), args.unique * times_texts(name)
+    parts = [name, count, args.dump, _digest([args.texts]), _digest([args.tokenizer] if args.tokenizer else [])]
     parts += [_digest(sorted(given.iterdir())) if given else None, _digest([ROOT / "benchmarks" / "build_case.py"])]
     key = json.dumps(parts)
     file = case.path / "key.json"
     if not file.is_file() or file.read_text() != key:
         say(f"{name}: making the case")
-        sample, calibration = draw_sample(rows, args.texts.name, args.unique, args.unique)
+        sample, calibration = draw_sample(rows, args.texts.name, count, count)
         build_case(case.path, sample, calibration, args.tokenizer, given)
         dump = rows[: args.dump or len(rows)]
         (case.path / "dump.json").write_text(json.dumps(dump, ensure_ascii=False), encoding="utf-8")
@@ -127,7 +127,6 @@ def run(case: Case, peers: Sequence[Peer], args: argparse.Namespace) -> dict[str
                 "case": str(case.path),
                 "out": str(peer_directory(case, peer)),
                 **asdict(peer),
-                "settings": entry["settings"],
                 "first": sample.unique[0],
                 "singles": args.singles,
                 "raw": number == 0,
@@ -135,7 +134,7 @@ def run(case: Case, peers: Sequence[Peer], args: argparse.Namespace) -> dict[str
                 "probs": str(probs) if number == 0 else None,
             }
             try:
-                entry["rounds"].append(start(job))
+                entry["rounds"].append(_round(job, entry["settings"]))
             except MachineError as error:
                 entry.update(skipped=str(error), rounds=[])
                 continue
@@ -203,7 +202,7 @@ def _best_settings(case: Case, peer: Peer) -> tuple[dict[str, Any], list[dict[st
     for env in environments:
         mine = {purpose: [row for row in given if row.get("env", {}) == env] for purpose, given in rows.items()}
         job = {"mode": "try", "case": str(case.path), "out": str(peer_directory(case, peer)), **asdict(peer)}
-        found = start(job | {"settings": mine, "texts": TRY_TEXTS}, env)
+        found = start(job | {"settings": mine, "texts": TRY_TEXTS * times_texts(case.name)}, env)
         tried += [
             {"purpose": purpose, "settings": row, "per_s": rate}
             for purpose in rows
@@ -213,11 +212,15 @@ def _best_settings(case: Case, peer: Peer) -> tuple[dict[str, Any], list[dict[st
         purpose: max((one for one in tried if one["purpose"] == purpose), key=lambda one: one["per_s"])["settings"]
         for purpose in rows
     }
-    if best["latency"].get("env", {}) != best["throughput"].get("env", {}):  # one process measures both
-        best["latency"] = next(
-            row for row in rows["latency"] if row.get("env", {}) == best["throughput"].get("env", {})
-        )
     return best, tried
+
+
+def _round(job: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """One process where one setting serves both purposes, else one for each: nobody's memory holds two models."""
+    if settings["latency"] == settings["throughput"]:
+        return start(job | {"purposes": ["latency", "throughput"], "settings": settings["latency"]})
+    one, many = (start(job | {"purposes": [name], "settings": settings[name]}) for name in ("latency", "throughput"))
+    return many | one | {"peak_rss_bytes": max(one["peak_rss_bytes"], many["peak_rss_bytes"])}
 
 
 def start(job: dict[str, Any], env: dict[str, str] | None = None) -> dict[str, Any]:
@@ -225,7 +228,7 @@ def start(job: dict[str, Any], env: dict[str, str] | None = None) -> dict[str, A
     with tempfile.TemporaryDirectory(prefix="jirgee-bench-") as directory:
         file, result = Path(directory) / "job.json", Path(directory) / "result.json"
         file.write_text(json.dumps(job | {"result": str(result)}), encoding="utf-8")
-        env = env if env is not None else job.get("settings", {}).get("throughput", {}).get("env", {})
+        env = env if env is not None else job.get("settings", {}).get("env", {})
         environment = os.environ | {
             "OMP_NUM_THREADS": str(cpu_count()),  # what some libraries take from the box instead of the container
             "HF_HUB_OFFLINE": "1",

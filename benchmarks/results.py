@@ -84,7 +84,7 @@ def summarise(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
             "size_bytes": peer["size_bytes"],
             "agreement": peer.get("agreement"),
         }
-        for key in ("raw_per_s", "dump_per_s"):
+        for key in ("raw_per_s", "dump_per_s", "dump_gain"):
             if values := [found[key] for found in rounds if key in found]:
                 row[key] = spread(values)
         if NAIVE in speeds:
@@ -111,8 +111,8 @@ def verdict(result: dict[str, Any], summary: dict[str, dict[str, Any]]) -> list[
     lines.append(f"Unique texts: {fast} is {_times(ratio(speeds[fast], speeds[peer]))} the best peer, {peer}.")
     if NAIVE in summary:
         lines.append(f"It is {_times(summary[fast]['times_naive'])} the naive way.")
-    if "dump_per_s" in summary[fast]:
-        gain = summary[fast]["dump_per_s"]["median"] / summary[fast]["unique_per_s"]["median"]
+    if "dump_gain" in summary[fast]:
+        gain = summary[fast]["dump_gain"]["median"]
         lines.append(f"The file as it is, repeats and all: {gain:.2f} times more on top.")
     quick, rival = (min(names, key=lambda name: summary[name]["p50_ms"]["median"]) for names in (ours, others))
     share = summary[quick]["p50_ms"]["median"] / summary[rival]["p50_ms"]["median"]

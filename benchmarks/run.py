@@ -35,7 +35,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--texts", type=Path, default=Path("samples/tweets.csv"), help="a file that jirgee score reads")
     parser.add_argument("--tokenizer", type=Path, help="SentencePiece model (default: trained on the texts)")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--unique", type=int, default=160, help="different texts in a round (default 160)")
+    parser.add_argument(
+        "--unique",
+        type=int,
+        default=160,
+        help="different texts in a round of bert-base, up to eight times as many of smaller shapes (default 160)",
+    )
     parser.add_argument("--singles", type=int, default=40, help="texts scored alone in a round (default 40)")
     parser.add_argument("--dump", type=int, default=0, metavar="ROWS", help="of the file as it is (default 0: all)")
     parser.add_argument("--no-try", action="store_true", help="take each peer's first setting instead of the best")

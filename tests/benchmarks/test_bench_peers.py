@@ -63,8 +63,7 @@ def test_a_peer_that_is_absent_or_unfit_says_so(monkeypatch: pytest.MonkeyPatch)
     assert "no_such_module is not installed" in str(PAIR[1].why_not("bert-base"))
 
 
-def test_the_fastest_settings_are_taken_and_one_process_can_have_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The latency settings are the best of those with the environment of the best throughput settings."""
+def test_the_fastest_settings_of_each_purpose_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"tokens": 1, "env": {}}, {"tokens": 2, "env": {"A": "1"}}]
     code = load_module("ctranslate")
     monkeypatch.setattr(code, "THROUGHPUT", rows)
@@ -76,8 +75,29 @@ def test_the_fastest_settings_are_taken_and_one_process_can_have_them(monkeypatc
 
     monkeypatch.setattr(measure, "start", start)
     best, tried = measure._best_settings(Case(Path("case")), PAIR[1])
-    assert best == {"throughput": rows[1], "latency": rows[1]}
+    assert best == {"throughput": rows[1], "latency": rows[0]}
     assert len(tried) == 4
+
+
+def test_one_process_holds_one_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings that differ are measured in a process each: memory is that of the larger, the start that of one text."""
+    jobs: list[dict[str, Any]] = []
+
+    def start(job: dict[str, Any]) -> dict[str, Any]:
+        jobs.append(job)
+        many = "throughput" in job["purposes"]
+        return {"cold_start_s": 2.0 if many else 1.0, "peak_rss_bytes": 30 if many else 20} | {
+            f"of_{purpose}": True for purpose in job["purposes"]
+        }
+
+    monkeypatch.setattr(measure, "start", start)
+    found = measure._round({"mode": "measure"}, {"latency": {"a": 1}, "throughput": {"a": 2}})
+    both = {"of_latency": True, "of_throughput": True}
+    assert found == {"cold_start_s": 1.0, "peak_rss_bytes": 30} | both
+    assert [(job["purposes"], job["settings"]) for job in jobs] == [(["latency"], {"a": 1}), (["throughput"], {"a": 2})]
+    jobs.clear()
+    assert measure._round({}, {"latency": {"a": 1}, "throughput": {"a": 1}}).keys() >= both.keys()
+    assert len(jobs) == 1
 
 
 def test_a_worker_that_fails_says_its_last_line() -> None:
