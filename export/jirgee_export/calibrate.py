@@ -77,7 +77,7 @@ class Calibration:
         found: dict[str, Channels] = {}
         count: dict[str, int] = {}
         for name, tokens in self._tokens(model, names):
-            one = Channels(tokens.min(axis=0), tokens.max(axis=0), np.square(tokens, dtype=float).sum(axis=0))
+            one = Channels(tokens.min(axis=0), tokens.max(axis=0), np.square(tokens).sum(axis=0, dtype=float))
             found[name] = found[name].joined(one) if name in found else one
             count[name] = count.get(name, 0) + len(tokens)
         return {name: replace(seen, square=seen.square / count[name]) for name, seen in found.items()}
@@ -94,13 +94,14 @@ class Calibration:
     ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Mean of each channel of the named tensors, float64 [channels], as they are and in 256 steps of ``ranges``."""
         sums: dict[str, np.ndarray] = {}
+        count: dict[str, int] = {}
         for name, tokens in self._tokens(model, names):
             step, zero = steps_of(*ranges[name])
             cut = (np.clip(np.rint(tokens / step) + zero, 0, 255) - zero) * step
             both = np.stack([tokens.sum(axis=0, dtype=float), cut.sum(axis=0, dtype=float)])
             sums[name] = sums.get(name, 0) + both
-        rows = self.rows(model, names)
-        return {name: (both[0] / rows[name], both[1] / rows[name]) for name, both in sums.items()}
+            count[name] = count.get(name, 0) + len(tokens)
+        return {name: (both[0] / count[name], both[1] / count[name]) for name, both in sums.items()}
 
     def _tokens(self, model: ModelProto, names: list[str]) -> Iterator[tuple[str, np.ndarray]]:
         """(name, float32 [rows, channels]) of each batch and tensor."""

@@ -8,6 +8,7 @@ token before. They stay float: what they were worth in 8 bits is gone.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -136,14 +137,23 @@ def takes_first_token(model: ModelProto, node: NodeProto) -> bool:
     """Whether ``node`` is ``Gather(x, 0, axis=1)`` with a scalar index."""
     if node.op_type != "Gather" or next((a.i for a in node.attribute if a.name == "axis"), 0) != 1:
         return False
-    index = constants(model).get(node.input[1])
-    return index is not None and index.shape == () and int(index) == 0
+    index = next((array for name, array in _constants(model, 0) if name == node.input[1]), None)
+    return index is not None and int(index) == 0
 
 
 def constants(model: ModelProto) -> dict[str, np.ndarray]:
     """Every initializer and Constant node by name."""
-    found = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    for node in model.graph.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            found[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
-    return found
+    return dict(_constants(model))
+
+
+def _constants(model: ModelProto, rank: int | None = None) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and value of each constant, or of those with ``rank`` dimensions."""
+    tensors = [(tensor.name, tensor) for tensor in model.graph.initializer]
+    tensors += [
+        (node.output[0], node.attribute[0].t)
+        for node in model.graph.node
+        if node.op_type == "Constant" and node.attribute[0].name == "value"
+    ]
+    for name, tensor in tensors:
+        if rank is None or len(tensor.dims) == rank:
+            yield name, numpy_helper.to_array(tensor)
