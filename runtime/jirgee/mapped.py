@@ -29,13 +29,20 @@ def session_model(bundle: Bundle) -> tuple[bytes, Path]:
     """What an onnxruntime session opens: the graph without its big tensors, and the folder of the file they are in."""
     name = bundle.part + MODEL
     packed = bundle.path.is_file()
+    with Container.open(bundle.path) as container:
+        location = bundle.path.name if packed else name
+        model = container.mapped(name, bundle.files[name][0])
+        graph = without_tensors(model, location, container.offset(name))
+    return graph, bundle.path.absolute().parent if packed else bundle.path.absolute()
+
+
+def check_unchanged(bundle: Bundle) -> None:
+    """Raises BundleError if the model is no longer the one that was loaded: of its file, onnxruntime reads again."""
+    name = bundle.part + MODEL
     size, sha256 = bundle.files[name]
     with Container.open(bundle.path) as container:
         if container.hash(name, size) != sha256:
             raise BundleError(f"{bundle.path}: {name} changed since the bundle was loaded")
-        location = bundle.path.name if packed else name
-        graph = without_tensors(container.mapped(name, size), location, container.offset(name))
-    return graph, bundle.path.absolute().parent if packed else bundle.path.absolute()
 
 
 def without_tensors(model: memoryview, location: str, start: int) -> bytes:

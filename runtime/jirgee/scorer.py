@@ -27,7 +27,7 @@ from .errors import BundleError, MachineError
 from .heads import Heads
 from .int8 import EXACT, probe
 from .layout import TOKEN_BUDGET, Layout, default, remembered
-from .mapped import session_model
+from .mapped import check_unchanged, session_model
 from .ngrams import NgramModel
 from .plan import Batch, plan
 from .providers import DEVICES, choose_device, open_session
@@ -49,12 +49,16 @@ class Scorer:
             layout = replace(layout, workers=1)  # graphs are not to be replayed by several threads
         self.bundle, self.device, self.layout = bundle, device, layout
         self.threads, self.token_budget = layout.workers, layout.token_budget
-        with ThreadPoolExecutor(1, thread_name_prefix="jirgee-open") as beside:
+        with ThreadPoolExecutor(2, thread_name_prefix="jirgee-open") as beside:
+            unchanged = beside.submit(check_unchanged, bundle)
             spec = bundle.tokenizer
             tokenizer = beside.submit(Tokenizer, spec, bundle.read(spec.file), bundle.max_tokens)
-            model, folder = session_model(bundle)
-            more = provider_options(bundle, device)
-            self._session = open_session(model, device, layout.inner, folder, not layout.lean, more)
+            try:
+                model, folder = session_model(bundle)
+                more = provider_options(bundle, device)
+                self._session = open_session(model, device, layout.inner, folder, not layout.lean, more)
+            finally:
+                unchanged.result()  # of a model that changed, no other error is worth telling
             self.tokenizer = tokenizer.result()
         self._inputs = _checked_inputs(bundle, self._session)
         self._bound = None if device == "cpu" else Bound(self._session, self._inputs, len(bundle.labels), device)

@@ -11,7 +11,7 @@ import pytest
 from jirgee.bundle import MODEL, Bundle, copy
 from jirgee.errors import BundleError
 from jirgee.guard import check_graph
-from jirgee.mapped import session_model, without_tensors
+from jirgee.mapped import check_unchanged, session_model, without_tensors
 from jirgee.scorer import Scorer
 
 
@@ -86,7 +86,7 @@ def test_a_packed_file_that_changed_since_it_was_loaded(packed: Bundle) -> None:
     data[start + 5000] ^= 1
     packed.path.write_bytes(data)
     with pytest.raises(BundleError):
-        session_model(packed)
+        check_unchanged(packed)
 
 
 def test_a_directory_that_changed_since_it_was_loaded(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -94,8 +94,9 @@ def test_a_directory_that_changed_since_it_was_loaded(tiny_bundle: Path, tmp_pat
     data = bytearray(file_of(bundle).read_bytes())
     data[5000] ^= 1
     file_of(bundle).write_bytes(data)
-    with pytest.raises(BundleError, match="changed since the bundle was loaded"):
-        session_model(bundle)
+    for given in (check_unchanged, lambda bundle: Scorer.load(bundle, device="cpu")):
+        with pytest.raises(BundleError, match="changed since the bundle was loaded"):
+            given(bundle)
 
 
 def test_a_fake_graph_goes_through_unchanged(make_bundle: Any) -> None:
