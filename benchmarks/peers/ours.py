@@ -46,7 +46,9 @@ def prepare(case: Case, out: Path, variant: str) -> None:
 
 def load(case: Case, out: Path, variant: str, settings: dict[str, Any]) -> Any:
     from jirgee import Scorer
+    from jirgee.machine import return_big_blocks
 
+    return_big_blocks()  # as the command does
     layout = Layout(1, cpu_count(), TOKEN_BUDGET["cpu"]) if settings.get("together") else None
     return Scorer.load(out / BUNDLE, device="cpu", cache_texts=0, layout=layout)  # remembered scores are no speed
 
