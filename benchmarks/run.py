@@ -18,7 +18,7 @@ from pathlib import Path
 from jirgee.errors import InputError, JirgeeError, optional_import
 
 from . import measure
-from .cases import SHAPES, TRAINED
+from .cases import MOST_TEXTS, SHAPES, TRAINED
 from .peers import choose
 
 CASES, RECIPES = ("bert-base", "4x312"), ("int8-static", "int8", "fp32")  # without --all; what --peers names is taken
@@ -39,7 +39,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--unique",
         type=int,
         default=160,
-        help="different texts in a round of bert-base, up to eight times as many of smaller shapes (default 160)",
+        help=f"different texts in a round of bert-base, up to {MOST_TEXTS} times that of smaller shapes (default 160)",
     )
     parser.add_argument("--singles", type=int, default=40, help="texts scored alone in a round (default 40)")
     parser.add_argument("--dump", type=int, default=0, metavar="ROWS", help="of the file as it is (default 0: all)")

@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from onnx import ModelProto, NodeProto
+from onnx import ModelProto
 
 from .calibrate import Calibration
-from .graph_edit import Graph
+from .graph_edit import Graph, bias_of
 from .products import LEVELS, Form, products, rounded
-
-BIASES = {"BiasGelu": 1, "SkipLayerNormalization": 4}  # what may come behind a product, and which input its bias is
 
 
 def correct(
@@ -42,14 +40,3 @@ def correct(
         )
     graph.finish()
     return result
-
-
-def bias_of(graph: Graph, product: NodeProto) -> tuple[NodeProto, int] | None:
-    """The node and its input that hold the constant bias of ``product``; None if it has none."""
-    node, bias = product, 2
-    if product.op_type != "Attention":
-        node = graph.only_user(product.output[0])
-        bias = BIASES.get(node.op_type, -1) if node else -1
-    if not node or bias < 0 or len(node.input) <= bias or node.input[bias] not in graph.tables:
-        return None
-    return node, bias

@@ -11,10 +11,10 @@ import numpy as np
 from onnx import ModelProto, NodeProto, helper
 
 from .first_token import takes_first_token
-from .graph_edit import Graph
+from .graph_edit import BIASES, Graph, bias_of
 
 PLACES = {"EmbedLayerNormalization": 5, "SkipLayerNormalization": 2, "LayerNormalization": 1}  # γ's input; β's is next
-SKIP_BIAS = 4  # of SkipLayerNormalization, added before it normalises
+SKIP_BIAS = BIASES["SkipLayerNormalization"]  # added before it normalises
 
 
 def migrate(model: ModelProto) -> ModelProto:
@@ -77,13 +77,7 @@ def _bias_behind(graph: Graph, product: NodeProto, x: str) -> tuple[NodeProto, i
     """Where the bias of ``product``, of ``x`` with constant weights, is: node and input. None if it has no such."""
     if product.input[0] != x or product.op_type not in ("Attention", "MatMul") or product.input[1] not in graph.tables:
         return None
-    if product.op_type == "Attention":
-        node, bias = product, 2
-    else:
-        node, bias = graph.only_user(product.output[0]), 1
-        if not node or node.op_type != "BiasGelu" or node.input[0] != product.output[0]:
-            return None
-    return (node, bias) if node.input[bias] in graph.tables else None
+    return bias_of(graph, product)
 
 
 def _is_residual(graph: Graph, node: NodeProto, x: str) -> bool:

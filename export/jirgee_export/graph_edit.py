@@ -8,6 +8,8 @@ import numpy as np
 from onnx import ModelProto, NodeProto, numpy_helper
 from onnxruntime.transformers.onnx_model import OnnxModel
 
+BIASES = {"BiasGelu": 1, "SkipLayerNormalization": 4}  # what may come behind a product, and which input its bias is
+
 
 class Graph:
     """Rewrites the model that it is given; ``finish`` puts the nodes and tables back."""
@@ -51,3 +53,14 @@ class Graph:
         self.graph.node.extend(node for node in self.nodes if used & set(node.output))
         self.graph.initializer.extend(tensor for name, tensor in self.tables.items() if name in used)
         OnnxModel.graph_topological_sort(self.graph)
+
+
+def bias_of(graph: Graph, product: NodeProto) -> tuple[NodeProto, int] | None:
+    """The node and its input that hold the constant bias of ``product``; None if it has none."""
+    node, bias = product, 2
+    if product.op_type != "Attention":
+        node = graph.only_user(product.output[0])
+        bias = BIASES.get(node.op_type, -1) if node else -1
+    if not node or bias < 0 or len(node.input) <= bias or node.input[bias] not in graph.tables:
+        return None
+    return node, bias

@@ -210,8 +210,7 @@ class _Lowering(Graph):
             if self.array(beta).any():
                 shifted = f"{prefix}_shifted"
                 self.nodes.append(helper.make_node("Add", [unit, beta], [shifted], shifted))
-                unit = shifted
-            next(node for node in self.nodes if unit in node.output).output[0] = out
+            self.nodes[-1].output[0] = out
 
     def _has_one_row(self, node: NodeProto) -> bool:
         """Whether ``node`` is behind the cut to the first token (``first_token.py``)."""

@@ -37,14 +37,14 @@ def worthy_factors(model: ModelProto, channels: Mapping[str, Channels], levels: 
     ``levels`` steps either way; and of those behind an attention, where they are free: they go into its values.
     """
     graph = Graph(model)
-    nodes = {node.name: node for node in graph.nodes}
     found = factors(model, channels, STRENGTH)
     for product in products(model):
+        maker = graph.maker(product.tensor)
+        if maker is not None and maker.op_type == "Attention":
+            continue
         matrix, seen, factor = graph.array(product.weights), channels[product.tensor], found[product.node]
         without, with_it = (_noise(seen, matrix, by, levels) for by in (np.ones_like(factor), factor))
-        maker = graph.maker(nodes[product.node].input[0])
-        free = maker is not None and maker.op_type == "Attention"
-        if not free and without <= WORTH * with_it:
+        if without <= WORTH * with_it:
             del found[product.node]
     return found
 
@@ -75,7 +75,7 @@ def _factor(seen: Channels, matrix: np.ndarray, strength: float) -> np.ndarray:
 
 def _noise(seen: Channels, matrix: np.ndarray, factor: np.ndarray, levels: int) -> float:
     """Power of the noise in the results of one token, summed over the columns: of activations and of weights."""
-    step, _ = steps_of(*seen.divided(factor).range)
-    scaled = matrix * factor[:, None]
+    divided, scaled = seen.divided(factor), matrix * factor[:, None]
+    step, _ = steps_of(*divided.range)
     _, scale = rounded(scaled, levels)
-    return float(step**2 * np.sum(scaled**2) + np.sum(scale**2) * seen.divided(factor).square.sum()) / 12
+    return float(step**2 * np.sum(scaled**2) + np.sum(scale**2) * divided.square.sum()) / 12

@@ -4,8 +4,8 @@ import numpy as np
 import onnx
 import pytest
 
-from jirgee_export.bias import bias_of, correct
-from jirgee_export.graph_edit import Graph
+from jirgee_export.bias import correct
+from jirgee_export.graph_edit import Graph, bias_of
 from jirgee_export.products import Form, products, rewrite
 
 from .conftest import run_graph
